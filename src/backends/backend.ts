@@ -1,0 +1,94 @@
+/**
+ * What a backend is to everybody above it. It takes a Program and weights, owns KV and weight memory, and runs one step a
+ * call. Nothing above `src/backends` knows which one runs.
+ */
+import type { StepInputs } from '../ops/define_op.ts';
+import type { Program } from '../program/program.ts';
+
+export type CheckpointDType = 'F64' | 'F32' | 'F16' | 'BF16' | 'F8_E4M3' | 'F8_E5M2' | 'I64' | 'I32' | 'I16' | 'I8' | 'U8' | 'BOOL';
+
+/** One tensor of a checkpoint, still on disk. Offsets were checked against the file's size by the reader. */
+export interface TensorSource {
+  readonly name: string;
+  readonly dtype: CheckpointDType;
+  readonly shape: readonly number[];
+  readonly path: string;
+  /** Byte offset of the first element in the file. */
+  readonly offset: number;
+  readonly byteLength: number;
+}
+
+export type WeightDType = 'float32' | 'bfloat16' | 'float16';
+export type Quantization = 'none' | 'int8';
+export type KvDType = 'float32' | 'bfloat16';
+
+export interface LoadOptions {
+  readonly program: Program;
+  /** Checkpoint tensors by name; shapes were already checked against the program. */
+  readonly tensors: ReadonlyMap<string, TensorSource>;
+  /** Storage type of linear weights that are not quantised. */
+  readonly weightDType: WeightDType;
+  /** `int8`: per-output-channel symmetric weights, per-token dynamic int8 activations. */
+  readonly quantization: Quantization;
+  readonly kvDType: KvDType;
+  readonly blockSize: number;
+  readonly numBlocks: number;
+  readonly maxNumBatchedTokens: number;
+  readonly maxNumSeqs: number;
+  /** Most logit rows of one step (decode rows plus prompt_logprobs rows). */
+  readonly maxLogitRows: number;
+  readonly threads: number;
+  /** Forced ISA level, for tests and `TOKENMILL_ISA`. */
+  readonly isa?: string;
+  /** Called as weights are packed. */
+  readonly onProgress?: (done: number, total: number) => void;
+}
+
+/**
+ * Row operations the sampler needs, over the logits of the last step. Rows are indices 0..R-1. All are deterministic and
+ * each row is independent of the others (P1).
+ */
+export interface LogitRows {
+  readonly vocabSize: number;
+  /** View of row r, [vocab], writable: penalties and masks are edits of this view. Valid until the next `run`. */
+  row(r: number): Float32Array;
+  /** log(sum(exp(row))), accumulated in fp64. */
+  logSumExp(r: number): number;
+  /** Index of the largest logit; the lowest index wins a tie. */
+  argmax(r: number): number;
+  /** The k largest (id, logit), largest first, ties by lower id; -Infinity entries are left out. */
+  topK(r: number, k: number): { ids: Int32Array; logits: Float32Array };
+  /** 1-based rank of `id`: 1 + number of logits strictly larger. */
+  rank(r: number, id: number): number;
+  /** Restrict (min_p, top_k, top_p after temperature, in that order: reference section 3.2) and draw with `u` in [0, 1). */
+  sample(r: number, params: DrawParams): number;
+  /** As `sample` without the draw: writes the processed log-probabilities into row r, -Infinity where removed. */
+  process(r: number, params: Omit<DrawParams, 'u'>): void;
+}
+
+export interface DrawParams {
+  readonly temperature: number;
+  /** 0 = off */
+  readonly topK: number;
+  readonly topP: number;
+  readonly minP: number;
+  readonly u: number;
+}
+
+export interface LoadedModel {
+  readonly backend: string;
+  /** ISA level in use, e.g. `avx2`, `avx512_bf16`, `amx`, `neon`; `reference` for the reference backend. */
+  readonly isa: string;
+  readonly memory: { readonly weightBytes: number; readonly kvBytes: number; readonly scratchBytes: number };
+  /** Runs the whole program on one step; synchronous; logits are then readable through `logits`. */
+  run(step: StepInputs): void;
+  readonly logits: LogitRows;
+  /** Runs the program op by op and hands out every output; for `verify --trace` and parity tests. */
+  trace(step: StepInputs, visit: (callIndex: number, outputs: readonly Float32Array[]) => void): void;
+  close(): void;
+}
+
+export interface Backend {
+  readonly name: 'reference' | 'cpu';
+  load(options: LoadOptions): LoadedModel;
+}

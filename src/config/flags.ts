@@ -1,0 +1,1 @@
+export type EngineConfig = Readonly<Record<string, unknown>>;

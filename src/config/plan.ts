@@ -1,0 +1,38 @@
+/** What was worked out from flags, model and machine: frozen, logged at start, served at `/plan`; each value with its reason. */
+import type { EngineConfig } from './flags.ts';
+
+export interface EnginePlan {
+  readonly config: EngineConfig;
+  readonly modelPath: string;
+  /** First is reported and is the metric label. */
+  readonly servedModelNames: readonly string[];
+  readonly architecture: string;
+  readonly vocabSize: number;
+  readonly backend: 'cpu' | 'reference';
+  readonly isa: string;
+  readonly threads: number;
+  readonly weightDType: 'float32' | 'bfloat16' | 'float16';
+  readonly quantization: 'none' | 'int8';
+  readonly kvDType: 'float32' | 'bfloat16';
+  readonly blockSize: number;
+  readonly numBlocks: number;
+  readonly maxModelLen: number;
+  readonly maxNumSeqs: number;
+  readonly maxNumBatchedTokens: number;
+  readonly enablePrefixCaching: boolean;
+  readonly enableChunkedPrefill: boolean;
+  readonly schedulingPolicy: 'fcfs' | 'priority';
+  readonly longPrefillTokenThreshold: number;
+  /** Share of blocks kept free when admitting. */
+  readonly watermark: number;
+  readonly maxLogprobs: number;
+  /** Bytes, computed from shapes before anything is loaded. */
+  readonly memory: {
+    readonly weightBytes: number;
+    readonly kvBytes: number;
+    readonly scratchBytes: number;
+    readonly availableBytes: number;
+  };
+  /** Why each value is what it is, by key of this object. */
+  readonly reasons: Readonly<Record<string, string>>;
+}
