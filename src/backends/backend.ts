@@ -2,7 +2,7 @@
  * What a backend is to everybody above it. It takes a Program and weights, owns KV and weight memory, and runs one step a
  * call. Nothing above `src/backends` knows which one runs.
  */
-import type { StepInputs } from '../ops/define_op.ts';
+import type { OperandData, StepInputs, StepSizes } from '../ops/define_op.ts';
 import type { Program } from '../program/program.ts';
 
 export type CheckpointDType = 'F64' | 'F32' | 'F16' | 'BF16' | 'F8_E4M3' | 'F8_E5M2' | 'I64' | 'I32' | 'I16' | 'I8' | 'U8' | 'BOOL';
@@ -88,7 +88,45 @@ export interface LoadedModel {
   close(): void;
 }
 
+/** One op alone, for parity tests and `bench kernels`: the same kernels, fed by hand. */
+export interface OpRun {
+  readonly op: string;
+  readonly attrs: Readonly<Record<string, number>>;
+  readonly sizes: StepSizes;
+  /** In the op table's order, row-major fp32 or i32 (weights too: they are packed here); null where absent. */
+  readonly inputs: readonly (OperandData | null)[];
+  readonly inputShapes: readonly (readonly number[] | null)[];
+  readonly outputShapes: readonly (readonly number[])[];
+  readonly weightDType: WeightDType;
+  readonly quantization: Quantization;
+  /** For ops that use KV: one layer's cache before the op, `[slots, kvHeads * headDim]`, and the step's tables. */
+  readonly kv: null | {
+    readonly dtype: KvDType;
+    readonly blockSize: number;
+    readonly kvHeads: number;
+    readonly headDim: number;
+    readonly keys: Float32Array;
+    readonly values: Float32Array;
+    readonly step: StepInputs;
+  };
+  readonly isa?: string;
+  readonly threads: number;
+  /** Timed repetitions after the first; 0 = run once. */
+  readonly repeat: number;
+}
+
+export interface OpRunResult {
+  readonly outputs: readonly Float32Array[];
+  /** The layer's cache after the op, as fp32; null without KV. */
+  readonly kv: null | { readonly keys: Float32Array; readonly values: Float32Array };
+  /** Median seconds of the timed repetitions; 0 when none. */
+  readonly seconds: number;
+}
+
 export interface Backend {
   readonly name: 'reference' | 'cpu';
+  /** ISA levels that can run here, best first; tests loop over them. */
+  readonly isaLevels: readonly string[];
+  runOp(run: OpRun): OpRunResult;
   load(options: LoadOptions): LoadedModel;
 }
