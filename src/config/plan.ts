@@ -36,3 +36,14 @@ export interface EnginePlan {
   /** Why each value is what it is, by key of this object. */
   readonly reasons: Readonly<Record<string, string>>;
 }
+
+/** Logit rows of one step beyond one per sequence, for prompt_logprobs. */
+const PROMPT_LOGPROB_ROWS = 64;
+
+/**
+ * Most logit rows one step computes: one for each sequence plus a share for prompt_logprobs, which the scheduler chunks
+ * to fit. The logits buffer is this times the vocabulary times 4 bytes.
+ */
+export function maxLogitRows(plan: { readonly maxNumSeqs: number; readonly maxNumBatchedTokens: number }): number {
+  return Math.min(plan.maxNumSeqs + PROMPT_LOGPROB_ROWS, Math.max(plan.maxNumSeqs, plan.maxNumBatchedTokens));
+}

@@ -80,23 +80,37 @@ export interface RequestTiming {
   readonly preemptions: number;
 }
 
-/** Small record of engine state, sent with every step. Plain numbers: the registry lives on the main thread. */
+/**
+ * Small record of engine state, sent with every step. Plain numbers: the registry lives on the main thread.
+ * The first three are gauges after the step; all others count this step alone, so a counter adds them up.
+ */
 export interface EngineStats {
   readonly numRunning: number;
   readonly numWaiting: number;
-  /** 0..1 */
+  /** Share of KV blocks that some sequence holds, 0..1. */
   readonly kvUsage: number;
+  /** Tokens of newly admitted sequences looked up in, and found in, the prefix cache. */
   readonly prefixQueries: number;
   readonly prefixHits: number;
   readonly preemptions: number;
-  /** Prompt tokens computed and tokens generated in this step. */
+  /** Prompt tokens computed (cached ones excluded) and tokens generated in this step. */
   readonly promptTokens: number;
   readonly generatedTokens: number;
+  /** 0 when the step only published and ran no model. */
   readonly stepMs: number;
+}
+
+/** Answer to one `reset_prefix_cache` command. */
+export interface PrefixCacheReset {
+  readonly token: number;
+  /** False when blocks were in use; nothing was emptied then. */
+  readonly ok: boolean;
 }
 
 export interface StepOutputs {
   readonly outputs: readonly RequestOutput[];
+  /** Answers to the `reset_prefix_cache` commands applied since the last step. */
+  readonly prefixCacheResets: readonly PrefixCacheReset[];
   readonly stats: EngineStats;
 }
 
