@@ -3,7 +3,7 @@
  * class and the CLI all stand on this one interface. Named after vLLM's AsyncLLM.
  */
 import type { EnginePlan } from '../config/plan.ts';
-import type { FinishReason, RequestTiming } from '../engine/types.ts';
+import type { EngineStats, FinishReason, RequestTiming } from '../engine/types.ts';
 import type { ChatMessage, ChatTemplateOptions, Tokenizer } from '../tokenizer/tokenizer.ts';
 import type { EngineHealth } from './engine_client.ts';
 import type { SamplingParams } from './sampling_params.ts';
@@ -71,6 +71,8 @@ export interface AsyncLLM {
   /** Requests in flight (waiting and running). */
   readonly inFlight: number;
   health(): EngineHealth;
+  /** Called after every step with the engine's plain numbers, for /metrics. Returns the unsubscribe function. */
+  onStats(listener: (stats: EngineStats) => void): () => void;
   /** Generates one real token; the deep probe. */
   probe(signal?: AbortSignal): Promise<void>;
   resetPrefixCache(): Promise<boolean>;
