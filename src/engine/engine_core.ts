@@ -165,11 +165,7 @@ export class EngineCore {
     if (sequence === undefined) return;
     this.scheduler.remove(sequence);
     this.sequences.delete(id);
-    this.outputs.push({
-      ...lastWords(id, 'abort', null),
-      timing: timing(sequence),
-      cachedTokens: sequence.cachedTokens,
-    });
+    this.outputs.push(lastWords(id, 'abort', null, sequence));
   }
 
   private abortAll(): void {

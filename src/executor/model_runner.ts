@@ -1,0 +1,69 @@
+import type { LoadedModel } from '../backends/backend.ts';
+import { type SerializedError, serializeError, TokenmillError } from '../base/errors.ts';
+import type { ExecutorOutput, ScheduledSequence, SchedulerOutput } from '../engine/executor.ts';
+import type { TokenLogprobs } from '../engine/types.ts';
+import { Sampler } from './sampler.ts';
+import { StepInputsBuilder, type StepLimits } from './step_inputs.ts';
+
+/** One model's steps: scheduler output to typed arrays, one native call, logit rows to tokens. */
+export class ModelRunner {
+  private readonly model: LoadedModel;
+  private readonly inputs: StepInputsBuilder;
+  private readonly sampler: Sampler;
+  private readonly tokenIds: Int32Array;
+  private readonly logprobs: (TokenLogprobs | null)[] = [];
+  private readonly promptLogprobs: (readonly TokenLogprobs[] | null)[] = [];
+  private readonly errors: (SerializedError | null)[] = [];
+  private readonly output: ExecutorOutput;
+
+  constructor(model: LoadedModel, limits: StepLimits) {
+    this.model = model;
+    this.inputs = new StepInputsBuilder(limits);
+    this.sampler = new Sampler(model.logits);
+    this.tokenIds = new Int32Array(limits.maxNumSeqs);
+    const { tokenIds, logprobs, promptLogprobs, errors } = this;
+    this.output = { tokenIds, logprobs, promptLogprobs, errors };
+  }
+
+  /** Computes the step; logits stay with the backend. */
+  run(step: SchedulerOutput): void {
+    this.model.run(this.inputs.build(step));
+  }
+
+  /** Draws the tokens of the step just run. */
+  sample(step: SchedulerOutput): ExecutorOutput {
+    for (let i = 0; i < step.sequences.length; i++) {
+      this.tokenIds[i] = -1;
+      this.logprobs[i] = null;
+      this.promptLogprobs[i] = null;
+      this.errors[i] = null;
+      try {
+        this.sampleSequence(i, step.sequences[i] as ScheduledSequence);
+      } catch (error) {
+        // Only what concerns this one row; anything else is a bug and ends the engine.
+        if (!(error instanceof TokenmillError)) throw error;
+        this.errors[i] = serializeError(error);
+      }
+    }
+    return this.output;
+  }
+
+  private sampleSequence(i: number, sequence: ScheduledSequence): void {
+    const { inputs, sampler } = this;
+    const first = inputs.firstRow[i] as number;
+    const promptRows = inputs.promptRows[i] as number;
+    if (promptRows > 0) {
+      const position = Math.max(sequence.tokensComputed, sequence.promptRowsFrom);
+      const list: TokenLogprobs[] = [];
+      for (let row = 0; row < promptRows; row++) {
+        const target = sequence.tokens.data[position + row + 1] as number;
+        list.push(sampler.prompt(first + row, target, sequence.sampling));
+      }
+      this.promptLogprobs[i] = list;
+    }
+    if (inputs.tokenDue[i] === 0) return;
+    const sampled = sampler.sample(first + promptRows, sequence);
+    this.tokenIds[i] = sampled.tokenId;
+    this.logprobs[i] = sampled.logprobs;
+  }
+}
