@@ -86,9 +86,14 @@ export interface OpSpec {
   readonly usesKv?: true;
   /** Output 0 may share the buffer of input 0 when that input dies here. */
   readonly inplace?: true;
+  /** A rule over letters and attrs that dims alone cannot say; returns what is wrong, or null. */
+  readonly check?: (sizes: Readonly<Record<string, number>>) => string | null;
   /** The definition: slow and plain. */
   readonly reference: (call: ReferenceCall) => void;
-  /** Bytes moved and floating-point operations done, for benchmarks against the roof. */
+  /**
+   * Bytes moved and floating-point operations done, for benchmarks against the roof. `sizes` as in `cases`;
+   * `weightBytes` (default 4) is the storage of one linear weight, `kvBytes` (default 4) that of one KV element.
+   */
   readonly cost: (sizes: Readonly<Record<string, number>>) => { bytes: number; flops: number };
   /** Sizes for parity tests: odd ones so that tails run. Letters as in `dims`, plus attrs. */
   readonly cases: readonly Readonly<Record<string, number>>[];

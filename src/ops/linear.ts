@@ -1,0 +1,44 @@
+import { defineOp } from './define_op.ts';
+import { floatInput, floatOutput, optionalWeight, rowsAndWidth, size, value, weight } from './operands.ts';
+
+export const linear = defineOp({
+  name: 'linear',
+  doc: 'y = x weight^T + bias. Each output element sums over K in one order, whatever the number of rows.',
+  inputs: { x: value('T', 'K'), weight: weight('N', 'K'), bias: optionalWeight('N') },
+  outputs: { y: value('T', 'N') },
+  attrs: {},
+  reference(call) {
+    const x = floatInput(call, 0);
+    const w = floatInput(call, 1);
+    const bias = call.inputs[2];
+    const y = floatOutput(call, 0);
+    const [rows, width] = rowsAndWidth(call, 0);
+    const outputs = y.length / rows;
+    for (let n = 0; n < outputs; n++) {
+      const wRow = n * width;
+      const offset = bias ? (bias[n] as number) : 0;
+      for (let t = 0; t < rows; t++) {
+        const xRow = t * width;
+        let sum = 0;
+        for (let k = 0; k < width; k++) sum += (x[xRow + k] as number) * (w[wRow + k] as number);
+        y[t * outputs + n] = sum + offset;
+      }
+    }
+  },
+  cost: (s) => {
+    const [t, k, n] = [size(s, 'T'), size(s, 'K'), size(s, 'N')];
+    return { bytes: n * k * (s['weightBytes'] ?? 4) + 4 * t * (k + n), flops: 2 * t * k * n };
+  },
+  cases: [
+    { T: 1, K: 64, N: 64, bias: 0 },
+    { T: 1, K: 97, N: 131, bias: 1 },
+    { T: 2, K: 1, N: 3, bias: 1 },
+    { T: 3, K: 256, N: 17, bias: 0 },
+    { T: 7, K: 129, N: 47, bias: 1 },
+    { T: 16, K: 64, N: 96, bias: 0 },
+    { T: 33, K: 80, N: 66, bias: 1 },
+    { T: 65, K: 515, N: 33, bias: 0 },
+  ],
+  // bfloat16: the bf16 dot product instructions also round the activations to bf16, 2^-9 relative per factor.
+  tolerance: { float32: 1e-12, bfloat16: 1e-5, float16: 1e-12, int8: 1e-12 },
+});
