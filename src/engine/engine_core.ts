@@ -26,10 +26,11 @@ export interface EngineConfig extends SchedulerConfig {
 const NOT_STARTED = { scheduledMs: 0, firstTokenMs: 0, lastTokenMs: 0, preemptions: 0 } as const;
 
 export class EngineCore {
+  /** To look at, for tests and the simulator. */
+  readonly scheduler: Scheduler;
   private readonly config: EngineConfig;
   private readonly executor: Executor;
   private readonly clock: Clock;
-  private readonly scheduler: Scheduler;
   private readonly maxTokens: number;
   private readonly sequences = new Map<string, Sequence>();
   private arrivals = 0;
@@ -100,11 +101,6 @@ export class EngineCore {
     this.outputs = [];
     this.resets = [];
     return { outputs, prefixCacheResets: resets, stats };
-  }
-
-  /** Blocks no sequence holds; all of them when nothing is in flight. */
-  get freeBlocks(): number {
-    return this.scheduler.blocks.freeBlocks;
   }
 
   /** Checks the block manager's invariants; throws AssertionError. For tests and the simulator. */
