@@ -3,10 +3,10 @@
  * Pure: what is read from outside is passed in. Precedence: command line > environment > file > default.
  */
 import { TokenmillError } from '../base/errors.ts';
+import { nearestName } from '../base/nearest.ts';
 import { coerce, type FlagValue } from './coerce.ts';
 import { COMPAT_FLAGS } from './compat_flags.ts';
 import type { CompatFlag, ConfigOf, Flag, FlagTable } from './flag_types.ts';
-import { nearest } from './nearest.ts';
 
 export type FlagSource = 'command line' | 'environment' | 'file' | 'default';
 
@@ -94,7 +94,7 @@ function readFile(file: ParseInput['file'], names: FlagNames, notes: string[]): 
 }
 
 function unknownFlag(name: string, names: FlagNames, where = ''): TokenmillError {
-  const guess = nearest(name, names.spellings());
+  const guess = nearestName(name, names.spellings());
   return new TokenmillError('flag_invalid', `Unknown flag ${name}${where}.`, {
     param: name,
     remedy: guess ? `Did you mean ${guess}?` : 'See --help=all for every flag.',
