@@ -143,7 +143,7 @@ export class EngineCore {
       return refuse(
         'out_of_memory',
         `The prompt has ${tokens} tokens; the whole KV cache holds ${numBlocks * blockSize}.`,
-        'Give the KV cache more memory or shorten the prompt.',
+        'Raise --gpu-memory-utilization or --kv-cache-memory-bytes, or shorten the prompt.',
       );
     }
     if (tokens > this.maxTokens) {
