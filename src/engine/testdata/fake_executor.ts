@@ -3,6 +3,7 @@
  * the number before it, read through the block table. The next token is a hash of all numbers of the context. So a wrong
  * block, a stale prefix hit or a token computed twice or never changes what is generated.
  */
+import { assert } from '../../base/assert.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { SerializedError } from '../../base/errors.ts';
 import type { Executor, ExecutorOutput, ScheduledSequence, SchedulerOutput } from '../executor.ts';
@@ -43,6 +44,7 @@ export class FakeExecutor implements Executor {
     const errors: (SerializedError | null)[] = [];
     for (const [i, sequence] of sequences.entries()) {
       const end = sequence.tokensComputed + (tokenCounts[i] as number);
+      assert(end > sequence.tokensComputed && end <= sequence.tokens.length, 'a step computes what is known and is not');
       for (let p = sequence.tokensComputed; p < end; p++) this.write(sequence, p);
       const due = end === sequence.tokens.length;
       promptLogprobs.push(this.promptRows(sequence, end));
