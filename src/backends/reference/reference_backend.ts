@@ -1,0 +1,200 @@
+/** The definition of a backend: every op by its plain `reference`, everything fp32 in JavaScript, one op after the other. */
+import { assert } from '../../base/assert.ts';
+import { TokenmillError } from '../../base/errors.ts';
+import type { OperandData, StepInputs, StepSizes } from '../../ops/define_op.ts';
+import { opByName } from '../../ops/index.ts';
+import { elementCount } from '../../program/memory_plan.ts';
+import type { OpCall, Program, ValueId, WeightDecl } from '../../program/program.ts';
+import { roundTo } from '../../quant/dtypes.ts';
+import { encodeInt8Rows, type Int8Rows, int8Linear } from '../../quant/int8_channel.ts';
+import type { Backend, KvDType, LoadedModel, LoadOptions, OpRun, OpRunResult } from '../backend.ts';
+import { ReferenceLogitRows } from './logit_rows.ts';
+import { readWeight } from './read_weight.ts';
+
+export function createReferenceBackend(): Backend {
+  return {
+    name: 'reference',
+    isaLevels: ['reference'],
+    runOp,
+    load: (options) => new ReferenceModel(options),
+  };
+}
+
+/** A linear weight as the ops see it. */
+type Weight = Float32Array | Int8Rows;
+
+interface KvCache {
+  readonly dtype: KvDType;
+  readonly blockSize: number;
+  readonly keys: readonly Float32Array[];
+  readonly values: readonly Float32Array[];
+}
+
+interface PlainCall {
+  readonly op: string;
+  readonly attrs: Readonly<Record<string, number>>;
+  readonly sizes: StepSizes;
+  readonly inputs: readonly (OperandData | Int8Rows | null)[];
+  readonly inputShapes: readonly (readonly number[] | null)[];
+  readonly outputs: readonly OperandData[];
+  readonly outputShapes: readonly (readonly number[])[];
+}
+
+/** Runs one op; int8 linears by their own definition, keys and values rounded to the cache's type on their way in. */
+function runPlain(call: PlainCall, kv: (KvCache & { readonly step: StepInputs }) | null): void {
+  const [x, weight, bias] = call.inputs;
+  if (weight && 'scales' in weight) {
+    int8Linear(x as Float32Array, weight, bias as Float32Array | null, call.outputs[0] as Float32Array);
+    return;
+  }
+  const inputs = call.inputs as readonly (OperandData | null)[];
+  const rounded = call.op === 'kv_write' && kv?.dtype === 'bfloat16' ? inputs.map(roundedCopy) : inputs;
+  opByName(call.op).reference({ ...call, inputs: rounded, kv });
+}
+
+function roundedCopy(data: OperandData | null): OperandData | null {
+  return data instanceof Float32Array ? roundTo('bfloat16', data.slice()) : data;
+}
+
+class ReferenceModel implements LoadedModel {
+  readonly backend = 'reference';
+  readonly isa = 'reference';
+  readonly memory: LoadedModel['memory'];
+  readonly logits: ReferenceLogitRows;
+  private readonly program: Program;
+  private readonly limits: LoadOptions;
+  private readonly weights: ReadonlyMap<ValueId, Weight>;
+  private readonly kv: KvCache;
+  private readonly logitData: Float32Array;
+
+  constructor(options: LoadOptions) {
+    const { program, numBlocks, blockSize } = options;
+    this.program = program;
+    this.limits = options;
+    this.weights = loadWeights(options);
+    const { layers, kvHeads, headDim } = program.kv;
+    const cache = () =>
+      Array.from({ length: layers }, () => new Float32Array(numBlocks * blockSize * kvHeads * headDim));
+    this.kv = { dtype: options.kvDType, blockSize, keys: cache(), values: cache() };
+    this.logitData = new Float32Array(options.maxLogitRows * program.vocabSize);
+    this.logits = new ReferenceLogitRows(this.logitData, program.vocabSize);
+    let weightBytes = 0;
+    for (const weight of this.weights.values()) {
+      weightBytes += 'scales' in weight ? weight.values.byteLength + weight.scales.byteLength : weight.byteLength;
+    }
+    const kvBytes = 2 * layers * numBlocks * blockSize * kvHeads * headDim * 4;
+    this.memory = { weightBytes, kvBytes, scratchBytes: this.logitData.byteLength };
+  }
+
+  run(step: StepInputs): void {
+    this.trace(step, () => {});
+  }
+
+  trace(step: StepInputs, visit: (callIndex: number, outputs: readonly Float32Array[]) => void): void {
+    const { T, S, R } = step.sizes;
+    const { maxNumBatchedTokens, maxNumSeqs, maxLogitRows } = this.limits;
+    assert(T <= maxNumBatchedTokens && S <= maxNumSeqs && R <= maxLogitRows, 'the step exceeds the loaded limits');
+    const temporaries = new Map<ValueId, Float32Array>();
+    for (const [index, call] of this.program.calls.entries()) {
+      visit(index, this.runCall(call, step, temporaries));
+    }
+    this.logitData.set(temporaries.get(this.program.logits) as Float32Array);
+  }
+
+  close(): void {}
+
+  private runCall(call: OpCall, step: StepInputs, temporaries: Map<ValueId, Float32Array>): Float32Array[] {
+    const { program } = this;
+    const shapeOf = (id: ValueId): readonly number[] =>
+      (program.values[id]?.shape ?? []).map((dim) => (typeof dim === 'number' ? dim : step.sizes[dim]));
+    const outputs = call.outputs.map((id) => {
+      const data = new Float32Array(elementCount(program.values[id]?.shape ?? [], step.sizes));
+      temporaries.set(id, data);
+      return data;
+    });
+    const plain: PlainCall = {
+      op: call.op,
+      attrs: call.attrs,
+      sizes: step.sizes,
+      inputs: call.inputs.map((id) => this.operand(id, step, temporaries)),
+      inputShapes: call.inputs.map((id) => (id < 0 ? null : shapeOf(id))),
+      outputs,
+      outputShapes: call.outputs.map(shapeOf),
+    };
+    runPlain(plain, opByName(call.op).usesKv ? { ...this.kv, step } : null);
+    return outputs;
+  }
+
+  private operand(
+    id: ValueId,
+    step: StepInputs,
+    temporaries: ReadonlyMap<ValueId, Float32Array>,
+  ): OperandData | Int8Rows | null {
+    const value = this.program.values[id];
+    if (value === undefined) return null;
+    if (value.kind === 'weight') return this.weights.get(id) ?? null;
+    if (value.kind === 'temporary') return temporaries.get(id) ?? null;
+    return step[value.name as 'tokenIds' | 'positions' | 'slotMapping' | 'logitRows'];
+  }
+}
+
+function loadWeights(options: LoadOptions): Map<ValueId, Weight> {
+  const { weights } = options.program;
+  const loaded = new Map<ValueId, Weight>();
+  for (const [done, decl] of weights.entries()) {
+    loaded.set(decl.value, loadWeight(decl, options));
+    options.onProgress?.(done + 1, weights.length);
+  }
+  return loaded;
+}
+
+function loadWeight(decl: WeightDecl, { tensors, weightDType, quantization }: LoadOptions): Weight {
+  if (decl.constant !== undefined) return decl.constant;
+  const data = readWeight(decl, tensors);
+  const bad = data.findIndex((element) => !Number.isFinite(element));
+  if (bad >= 0) {
+    throw new TokenmillError('weights_invalid', `Weight ${decl.name} holds ${data[bad]} at element ${bad}.`, {
+      remedy: 'The checkpoint is damaged; download it again.',
+    });
+  }
+  if (decl.role !== 'linear') return data;
+  return packLinear(data, decl.shape[1] as number, weightDType, quantization);
+}
+
+function packLinear(
+  data: Float32Array,
+  width: number,
+  dtype: LoadOptions['weightDType'],
+  quantization: LoadOptions['quantization'],
+): Weight {
+  return quantization === 'int8' ? encodeInt8Rows(data, width) : roundTo(dtype, data);
+}
+
+function runOp(run: OpRun): OpRunResult {
+  const outputs = run.outputShapes.map((shape) => new Float32Array(shape.reduce((a, b) => a * b, 1)));
+  const inputs = run.inputs.map((data, i) => {
+    if (run.op !== 'linear' || i !== 1) return data;
+    const width = run.inputShapes[1]?.[1] as number;
+    return packLinear((data as Float32Array).slice(), width, run.weightDType, run.quantization);
+  });
+  let kv: (KvCache & { readonly step: StepInputs }) | null = null;
+  if (run.kv !== null) {
+    const round = (data: Float32Array) =>
+      run.kv?.dtype === 'bfloat16' ? roundTo('bfloat16', data.slice()) : data.slice();
+    const { dtype, blockSize, step } = run.kv;
+    kv = { dtype, blockSize, keys: [round(run.kv.keys)], values: [round(run.kv.values)], step };
+  }
+  const times: number[] = [];
+  for (let i = 0; i <= run.repeat; i++) {
+    const start = performance.now();
+    runPlain({ ...run, inputs, outputs }, kv);
+    times.push((performance.now() - start) / 1000);
+  }
+  const timed = times.slice(1).sort((a, b) => a - b);
+  const [keys, values] = [kv?.keys[0], kv?.values[0]];
+  return {
+    outputs,
+    kv: keys && values ? { keys, values } : null,
+    seconds: timed[Math.floor(timed.length / 2)] ?? 0,
+  };
+}
