@@ -1,0 +1,36 @@
+import { describe, expect, test } from 'vitest';
+import { createReferenceBackend } from '../../src/backends/reference/reference_backend.ts';
+import { verifyFolder, type VerifyOptions } from '../../src/cli/verify_report.ts';
+import { GOLDEN_MODELS, goldenFolder } from './folders.ts';
+
+const backend = createReferenceBackend();
+
+function options(folder: string): VerifyOptions {
+  const exact = { weightDType: 'float32', quantization: 'none', kvDType: 'float32' } as const;
+  return { folder, backend, reference: backend, threads: 1, ...exact };
+}
+
+describe.each(GOLDEN_MODELS)('%s on the reference backend', (name) => {
+  const folder = goldenFolder(name);
+
+  test.runIf(folder).each(['config.json', 'config.v5.json'])('%s', (configFile) => {
+    const report = verifyFolder({ ...options(folder as string), configFile });
+    expect(report.failures).toEqual([]);
+    expect(report.maxAbsError).toBeLessThan(2e-4);
+    expect(report.prompts.map((prompt) => prompt.greedyTokens)).toEqual([24, 24, 24, 24]);
+  });
+
+  test.runIf(folder)('bf16 weights and KV stay near', () => {
+    const report = verifyFolder({ ...options(folder as string), weightDType: 'bfloat16', kvDType: 'bfloat16' });
+    expect(report.failures).toEqual([]);
+  });
+
+  test.skipIf(folder)('needs ../shared/golden', () => {});
+});
+
+const longrope = goldenFolder('llama_rope_longrope');
+test.runIf(longrope)('longrope keeps the short factors while max_model_len stays within the original length', () => {
+  const report = verifyFolder({ ...options(longrope as string), maxModelLen: 64 });
+  expect(report.failures).toEqual([]);
+  expect(report.prompts.map((prompt) => prompt.length)).toEqual([1, 7, 40]);
+});
