@@ -13,7 +13,6 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 
 export const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const STAMPS = join(ROOT, '.cache', 'setup');
-const OLDEST_NODE = 20;
 
 /** A stage that cannot go on; the message says the cause and the cure. */
 export class SetupError extends Error {}
@@ -151,9 +150,7 @@ const nativeOutputs = () => listFiles(join(ROOT, 'native', 'build'), (name) => n
 function nativeCurrent() {
   const stamp = readStamp('native');
   return (
-    stamp !== null &&
-    stamp.outputs.every((file) => existsSync(join(ROOT, file))) &&
-    stamp.fingerprint === fingerprint(nativeFiles())
+    stamp?.outputs.every((file) => existsSync(join(ROOT, file))) && stamp.fingerprint === fingerprint(nativeFiles())
   );
 }
 
@@ -174,10 +171,19 @@ const STAGES = [
   { name: 'native', doing: 'compiling the native kernels', current: nativeCurrent, make: buildNative },
 ];
 
+/** The oldest Node that package.json allows, as [major, minor, patch]. */
+function oldestNode() {
+  const { engines } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'));
+  return engines.node.replace('>=', '').split('.').map(Number);
+}
+
 export function checkNode(version = process.versions.node) {
-  if (Number(version.split('.')[0]) >= OLDEST_NODE) return;
+  const oldest = oldestNode();
+  const actual = version.split('.').map((part) => Number.parseInt(part, 10));
+  const differs = actual.findIndex((part, index) => part !== oldest[index]);
+  if (differs === -1 || actual[differs] > oldest[differs]) return;
   throw new SetupError(
-    `Tokenmill needs Node.js ${OLDEST_NODE} or newer; this is ${version}. Install a current one from https://nodejs.org and run the command again.`,
+    `Tokenmill needs Node.js ${oldest.join('.')} or newer; this is ${version}. Install a current one from https://nodejs.org and run the command again.`,
   );
 }
 
