@@ -1,0 +1,81 @@
+/** Reads and parses JSON bodies with a limit for each and one for all together; the sizes are checked before the bytes are kept. */
+import type { Readable } from 'node:stream';
+import { TokenmillError } from '../base/errors.ts';
+import { jsonError, notUtf8Error } from './validation.ts';
+
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+
+function tooLarge(limit: number): TokenmillError {
+  return new TokenmillError('body_too_large', `The request body is larger than ${limit} bytes.`, {
+    remedy: 'Send less, or raise --max-body-bytes.',
+  });
+}
+
+/** `__proto__` and `constructor.prototype` in a body must not reach objects that are merged later. */
+function dropPrototypeKeys(key: string, value: unknown): unknown {
+  return key === '__proto__' ? undefined : value;
+}
+
+/** Bytes -> value. Throws `schema_violation` for what is not UTF-8 or not JSON; `undefined` for an empty body. */
+export function parseJsonBody(bytes: Uint8Array): unknown {
+  if (bytes.length === 0) return undefined;
+  let text: string;
+  try {
+    text = utf8.decode(bytes);
+  } catch {
+    throw notUtf8Error();
+  }
+  try {
+    return text.includes('__proto__') ? JSON.parse(text, dropPrototypeKeys) : JSON.parse(text);
+  } catch (error) {
+    throw jsonError(error as Error);
+  }
+}
+
+export class BodyReader {
+  private readonly limit: number;
+  private readonly limitTotal: number;
+  private held = 0;
+
+  constructor(limit: number, limitTotal: number) {
+    this.limit = limit;
+    this.limitTotal = limitTotal;
+  }
+
+  /** Throws `body_too_large` or `overloaded`; the rest of a refused body is drained unkept, so that the answer reaches the client. */
+  read(payload: Readable, contentLength: number): Promise<Uint8Array> {
+    if (contentLength > this.limit) return Promise.reject(tooLarge(this.limit));
+    return new Promise((resolve, reject) => {
+      const chunks: Uint8Array[] = [];
+      let size = 0;
+      const settle = (act: () => void): void => {
+        payload.off('data', onData).off('end', onEnd).off('error', onGone).off('close', onGone);
+        this.held -= size;
+        payload.resume();
+        act();
+      };
+      const onData = (chunk: Uint8Array): void => {
+        size += chunk.length;
+        this.held += chunk.length;
+        if (size > this.limit) settle(() => reject(tooLarge(this.limit)));
+        else if (this.held > this.limitTotal) settle(() => reject(this.tooMany()));
+        else chunks.push(chunk);
+      };
+      const onEnd = (): void => settle(() => resolve(Buffer.concat(chunks, size)));
+      const onGone = (): void =>
+        settle(() => reject(new TokenmillError('aborted', 'The client left before its request was complete.')));
+      payload.on('data', onData).on('end', onEnd).on('error', onGone).on('close', onGone);
+    });
+  }
+
+  private tooMany(): TokenmillError {
+    return new TokenmillError(
+      'overloaded',
+      `Request bodies of more than ${this.limitTotal} bytes are being read at once.`,
+      {
+        remedy: 'Retry later.',
+        retryAfterS: 1,
+      },
+    );
+  }
+}

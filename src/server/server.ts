@@ -1,0 +1,225 @@
+/** The OpenAI-compatible server over an AsyncLLM: a fastify instance that listens nowhere until told to. */
+import { createHash } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
+import cors from '@fastify/cors';
+import fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
+import { type Logger, pino } from 'pino';
+import type { ZodType } from 'zod';
+import { type Clock, systemClock } from '../base/clock.ts';
+import { TokenmillError } from '../base/errors.ts';
+import type { AsyncLLM } from '../client/async_llm.ts';
+import { EngineMetrics } from '../metrics/observer.ts';
+import { MetricsRegistry } from '../metrics/registry.ts';
+import { observeAnswers } from './access_log.ts';
+import { ActiveRequests } from './active.ts';
+import { keyChecker, OPEN_PATHS } from './auth.ts';
+import { BodyReader, parseJsonBody } from './body.ts';
+import { DEFAULT_SERVER_CONFIG, type ServerConfig } from './config.ts';
+import { type ServerContext, unknownFieldWarner } from './context.ts';
+import { drain } from './drain.ts';
+import { errorBody, toHttpError } from './http_errors.ts';
+import { registerOpenApi } from './openapi.ts';
+import { clientId, randomId } from './request_id.ts';
+import { registerRoutes } from './routes.ts';
+import { startStatsLog } from './stats_log.ts';
+import { checkBodySize, mediaTypeError, schemaError } from './validation.ts';
+
+export interface Server {
+  readonly app: FastifyInstance;
+  readonly context: ServerContext;
+  /** Binds and returns the URL. Throws `port_in_use`. */
+  listen(options: { readonly host: string; readonly port: number }): Promise<string>;
+  /** Refuses new requests, waits for running ones until shutdownTimeoutS, ends the rest, closes the sockets. Leaves the AsyncLLM open. */
+  shutdown(): Promise<void>;
+}
+
+function makeContext(llm: AsyncLLM, config: ServerConfig, clock: Clock): ServerContext {
+  const { plan } = llm;
+  const log: Logger = config.logger ?? pino({ enabled: false });
+  const registry = new MetricsRegistry({
+    modelName: plan.servedModelNames[0] ?? '',
+    maxModelLen: plan.maxModelLen,
+    legacy: config.legacyMetrics,
+    customBuckets: config.customHistogramBuckets,
+  });
+  const metrics = new EngineMetrics(registry, plan.maxModelLen, {
+    ...plan,
+    memoryUtilization: plan.config.gpuMemoryUtilization,
+  });
+  const identity = JSON.stringify([
+    plan.servedModelNames,
+    plan.architecture,
+    plan.quantization,
+    plan.weightDType,
+    plan.backend,
+    plan.isa,
+  ]);
+  return {
+    llm,
+    config,
+    clock,
+    registry,
+    metrics,
+    log,
+    slowReaders: registry.counter('tokenmill:slow_readers_aborted_total'),
+    active: new ActiveRequests(Math.max(1, config.shutdownTimeoutS)),
+    systemFingerprint: `tokenmill-${config.version}-${createHash('sha256').update(identity).digest('hex').slice(0, 8)}`,
+    warnUnknownFields: unknownFieldWarner(log),
+  };
+}
+
+function parseBodies(app: FastifyInstance, config: ServerConfig): void {
+  const reader = new BodyReader(config.maxBodyBytes, config.maxBodyBytesTotal);
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser(/^application\/json(;|$)/, async (_request: unknown, payload: IncomingMessage) => {
+    const bytes = await reader.read(payload, Number(payload.headers['content-length'] ?? 0));
+    const body = parseJsonBody(bytes);
+    checkBodySize(body);
+    return body;
+  });
+  app.addContentTypeParser('*', async () => {
+    throw mediaTypeError();
+  });
+  app.setValidatorCompiler<ZodType>(({ schema }) => (data: unknown) => {
+    const result = schema.safeParse(data);
+    return result.success ? { value: result.data } : { error: schemaError(result.error.issues, data) };
+  });
+  app.setSerializerCompiler(() => (data) => JSON.stringify(data));
+}
+
+function answerErrors(app: FastifyInstance, context: ServerContext): void {
+  app.setErrorHandler((error, request, reply) => {
+    const { status, body, retryAfterS, unexpected } = toHttpError(error);
+    if (unexpected) context.log.error({ err: error, requestId: request.id }, 'request failed');
+    if (retryAfterS !== null) reply.header('retry-after', retryAfterS);
+    if (status === 413) reply.header('connection', 'close');
+    return reply.code(status).send(body);
+  });
+  const patterns: { readonly test: RegExp; readonly methods: Set<string> }[] = [];
+  app.addHook('onRoute', (route) => {
+    const test = new RegExp(`^${route.url.replace(/:[^/]+/g, '[^/]+')}$`);
+    patterns.push({ test, methods: new Set([route.method].flat()) });
+  });
+  app.setNotFoundHandler((request, reply) => {
+    const path = request.url.split('?', 1)[0] ?? '';
+    const methods = patterns.filter(({ test }) => test.test(path)).flatMap((pattern) => [...pattern.methods]);
+    if (methods.length === 0) return reply.code(404).send({ detail: 'Not Found' });
+    return reply
+      .code(405)
+      .header('allow', [...new Set(methods)].join(', '))
+      .send({ detail: 'Method Not Allowed' });
+  });
+}
+
+function guard(app: FastifyInstance, config: ServerConfig): void {
+  const isAllowed = keyChecker(config.apiKeys);
+  app.addHook('onRequest', async (request, reply) => {
+    if (config.enableRequestIdHeaders) reply.header('x-request-id', request.id);
+    if (request.method === 'OPTIONS' || OPEN_PATHS.has(request.url.split('?', 1)[0] ?? '')) return;
+    if (!isAllowed(request.headers.authorization))
+      throw new TokenmillError('unauthorized', 'Missing or wrong API key.');
+  });
+}
+
+async function allowOrigins(app: FastifyInstance, config: ServerConfig): Promise<void> {
+  if (config.allowedOrigins.length === 0) return;
+  const all = (list: readonly string[]): boolean => list.includes('*');
+  await app.register(cors, {
+    // With credentials browsers refuse `*`, so the origin is echoed.
+    origin: all(config.allowedOrigins) ? (config.allowCredentials ? true : '*') : [...config.allowedOrigins],
+    methods: all(config.allowedMethods) ? ['GET', 'HEAD', 'POST', 'OPTIONS'] : [...config.allowedMethods],
+    ...(all(config.allowedHeaders) ? {} : { allowedHeaders: [...config.allowedHeaders] }),
+    credentials: config.allowCredentials,
+  });
+}
+
+function newApp(config: ServerConfig): FastifyInstance {
+  const app = fastify({
+    logger: false,
+    genReqId: (raw) => clientId(raw.headers['x-request-id']) ?? randomId(),
+    // Our own reader has the limit; fastify's would answer before it can be counted.
+    bodyLimit: Number.MAX_SAFE_INTEGER,
+    requestTimeout: config.requestTimeoutS * 1000,
+    http: { maxHeaderSize: config.maxHeaderBytes },
+    forceCloseConnections: 'idle',
+    routerOptions: { maxParamLength: 512 },
+    frameworkErrors: (error, _request, reply: FastifyReply) => {
+      const { status, body } = toHttpError(error);
+      void reply.code(status).send(body);
+    },
+    clientErrorHandler: (error, socket) => {
+      if (!socket.writable) return;
+      const status = error.code === 'HPE_HEADER_OVERFLOW' ? 431 : error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : 400;
+      const phrase = { 431: 'Request Header Fields Too Large', 408: 'Request Timeout', 400: 'Bad Request' }[status];
+      const body = JSON.stringify(errorBody(status, 'Bad Request', `${phrase}: the request could not be read.`));
+      socket.end(
+        `HTTP/1.1 ${status} ${phrase}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
+      );
+    },
+  });
+  app.server.maxHeadersCount = config.maxHeaderCount;
+  app.decorateRequest('tokenCounts', null);
+  return app;
+}
+
+/** Testable with `app.inject`, no socket needed. Options not given have the defaults of the flags table. */
+export async function createServer(
+  llm: AsyncLLM,
+  options: Partial<ServerConfig> = {},
+  clock: Clock = systemClock,
+): Promise<Server> {
+  const config: ServerConfig = { ...DEFAULT_SERVER_CONFIG, ...options };
+  const context = makeContext(llm, config, clock);
+  const app = newApp(config);
+  observeAnswers(app, context);
+  parseBodies(app, config);
+  answerErrors(app, context);
+  await allowOrigins(app, config);
+  guard(app, config);
+  await registerOpenApi(app, context);
+  registerRoutes(app, context);
+  const stops: (() => void)[] = [];
+  if (!config.disableLogStats) {
+    stops.push(llm.onStats((stats) => context.metrics.onStep(stats)));
+    if (config.logger) stops.push(startStatsLog(llm, config.logger, config.statsIntervalS));
+  }
+  app.addHook('onClose', async () => {
+    for (const stop of stops) stop();
+  });
+  await app.ready();
+  return {
+    app,
+    context,
+    listen: (address) => listen(app, address),
+    shutdown: async () => {
+      await drain(context.active, config.shutdownTimeoutS, context.log);
+      await app.close();
+    },
+  };
+}
+
+async function listen(
+  app: FastifyInstance,
+  { host, port }: { readonly host: string; readonly port: number },
+): Promise<string> {
+  try {
+    return await app.listen({ host, port });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EADDRINUSE') {
+      throw new TokenmillError('port_in_use', `Port ${port} on ${host} is in use.`, {
+        param: 'port',
+        remedy: `Stop the other process or choose --port ${port + 1}.`,
+        cause: error,
+      });
+    }
+    if (code === 'EACCES' || code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') {
+      throw new TokenmillError('flag_invalid', `Cannot listen on ${host}:${port} (${code}).`, {
+        param: 'host',
+        remedy: 'Choose another --host or a --port above 1023.',
+        cause: error,
+      });
+    }
+    throw error;
+  }
+}
