@@ -7,6 +7,7 @@ import type {
   IncrementalDetokenizer,
   Tokenizer,
 } from './tokenizer.ts';
+import { tokenContent } from './tokenizer_config.ts';
 
 export class JsonTokenizer implements Tokenizer {
   readonly vocabSize: number;
@@ -76,12 +77,6 @@ export class JsonTokenizer implements Tokenizer {
     push(options.promptTail ?? []);
     return { push, flush: () => decoder.decode() };
   }
-}
-
-function tokenContent(value: unknown): string | null {
-  if (typeof value === 'string') return value;
-  const content = (value as { content?: unknown } | null | undefined)?.content;
-  return typeof content === 'string' ? content : null;
 }
 
 function byteLevelTable(): Map<string, number> {
