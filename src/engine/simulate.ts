@@ -54,7 +54,7 @@ export function randomSimulation(seed: number, limits: SimulationLimits): Simula
   const rng = new Rng(seed);
   const arrivals = Array.from({ length: limits.requests }, (_, i) => ({
     request: randomRequest(rng, `r${i}`, limits),
-    step: rng.next() < 0.5 ? 0 : rng.int(0, 30),
+    step: rng.next() < 0.5 ? 0 : rng.int(0, 20),
     abortAfter: rng.next() < 0.15 ? rng.int(0, 12) : null,
   }));
   return { seed, config: randomConfig(rng, limits), arrivals };
@@ -69,9 +69,9 @@ function randomConfig(rng: Rng, limits: SimulationLimits): EngineConfig {
     vocabSize,
     maxModelLen,
     blockSize,
-    numBlocks: Math.ceil((maxModelLen * rng.pick([1, 1.2, 1.5, 4])) / blockSize),
-    maxNumSeqs: rng.pick([1, 2, 3, 5, 8, 16]),
-    maxNumBatchedTokens: enableChunkedPrefill ? rng.pick([1, 3, 7, 16, 33, 64, 200]) : maxModelLen,
+    numBlocks: Math.ceil((maxModelLen * rng.pick([1, 1, 1.3, 3])) / blockSize),
+    maxNumSeqs: rng.pick([1, 5, 8, 16, 16]),
+    maxNumBatchedTokens: enableChunkedPrefill ? rng.pick([1, 7, 16, 33, 64, 200]) : maxModelLen,
     enablePrefixCaching: rng.next() < 0.75,
     enableChunkedPrefill,
     schedulingPolicy: rng.pick(['fcfs', 'priority'] as const),
@@ -81,10 +81,10 @@ function randomConfig(rng: Rng, limits: SimulationLimits): EngineConfig {
 }
 
 function randomRequest(rng: Rng, id: string, limits: SimulationLimits): EngineRequest {
-  const length = rng.int(1, Math.floor(limits.maxModelLen * 0.6));
-  const shared = rng.next() < 0.6 ? rng.int(0, length) : 0;
-  // Four prefixes that requests of every schedule start with.
-  const common = new Rng(rng.int(1, 4));
+  const length = rng.int(1, Math.floor(limits.maxModelLen * rng.pick([0.2, 0.3, 0.6])));
+  const shared = rng.next() < 0.7 ? rng.int(Math.floor(length / 2), length) : 0;
+  // Two prefixes that requests of every schedule start with.
+  const common = new Rng(rng.int(1, 2));
   const promptTokenIds = Int32Array.from({ length }, (_, i) =>
     (i < shared ? common : rng).int(0, limits.vocabSize - 1),
   );
@@ -112,7 +112,7 @@ function randomSampling(rng: Rng, { vocabSize, maxModelLen }: SimulationLimits):
     frequencyPenalty: maybe(0.2, () => rng.next() * 2 - 1, 0),
     repetitionPenalty: maybe(0.3, () => 0.8 + rng.next(), 1),
     seed: BigInt(rng.int(0, 2 ** 31)),
-    maxTokens: rng.int(1, Math.floor(maxModelLen * 0.3)),
+    maxTokens: rng.int(1, Math.floor(maxModelLen * 0.4)),
     minTokens: maybe(0.2, () => rng.int(0, 6), 0),
     eosTokenIds: maybe(0.3, () => ids(8), []),
     stopTokenIds: maybe(0.2, () => ids(8), []),

@@ -1,0 +1,108 @@
+/**
+ * Promise P1: whatever else is in the batch, however a request is chunked, preempted, resumed or found in the prefix cache,
+ * with any block size and number of threads, it gets the tokens and logprobs it gets alone, bit for bit. A failure prints
+ * the seed; SEED=n runs that one, SEEDS=n that many.
+ */
+import { describe, expect, test } from 'vitest';
+import type { Backend, LoadedModel } from '../../src/backends/backend.ts';
+import { maxLogitRows } from '../../src/config/plan.ts';
+import {
+  aloneSimulation,
+  firstDifference,
+  randomSimulation,
+  type Simulation,
+  type SimulationLimits,
+  type SimulationResult,
+  simulate,
+  type Transcript,
+} from '../../src/engine/simulate.ts';
+import { UniprocExecutor } from '../../src/executor/uniproc_executor.ts';
+import { loadModelConfig, recordProgram } from '../../src/models/index.ts';
+import { readCheckpoint } from '../../src/weights/safetensors.ts';
+import { goldenFolder } from '../golden/folders.ts';
+import { availableBackends } from './available_backends.ts';
+
+interface Setting {
+  readonly backend: Backend;
+  readonly isa: string;
+  readonly weightDType: 'float32' | 'bfloat16';
+  readonly quantization: 'none' | 'int8';
+  readonly kvDType: 'float32' | 'bfloat16';
+}
+
+const LIMITS: SimulationLimits = { vocabSize: 512, maxModelLen: 128, blockSizes: [16, 16, 16, 32, 64], requests: 12 };
+/** Beyond the 24 keys of the golden mistral's window. */
+const MODELS = ['llama', 'mistral', 'qwen3'] as const;
+
+function load(folder: string, setting: Setting, { config }: Simulation, threads: number): UniprocExecutor {
+  const program = recordProgram(loadModelConfig(folder), { maxModelLen: config.maxModelLen });
+  const limits = { ...config, maxLogitRows: maxLogitRows(config) };
+  const { backend, ...rest } = setting;
+  const isa = backend.name === 'cpu' ? { isa: setting.isa } : {};
+  const model: LoadedModel = backend.load({
+    program,
+    tensors: readCheckpoint(folder),
+    threads,
+    ...limits,
+    ...rest,
+    ...isa,
+  });
+  return new UniprocExecutor(model, limits);
+}
+
+function run(folder: string, setting: Setting, simulation: Simulation, threads: number): SimulationResult {
+  const executor = load(folder, setting, simulation, threads);
+  try {
+    return simulate(simulation, executor);
+  } finally {
+    executor.close();
+  }
+}
+
+function settings(backend: Backend): Setting[] {
+  const plain = { backend, quantization: 'none' } as const;
+  const levels = backend.isaLevels;
+  const bf16 = levels.map((isa) => ({ ...plain, isa, weightDType: 'bfloat16', kvDType: 'bfloat16' }) as const);
+  const fp32 = levels.map((isa) => ({ ...plain, isa, weightDType: 'float32', kvDType: 'float32' }) as const);
+  const int8 = levels.map((isa) => ({ ...(bf16[0] as Setting), isa, quantization: 'int8' }) as const);
+  return backend.name === 'reference' ? fp32 : [...bf16, ...fp32, ...int8];
+}
+
+const only = process.env['SEED'];
+const count = Number(process.env['SEEDS'] ?? 4);
+
+const totals = { preemptions: 0, prefixHits: 0, largestBatch: 0 };
+
+describe.each(MODELS)('any schedule, %s', (name) => {
+  const folder = goldenFolder(name) as string;
+
+  for (const backend of availableBackends()) {
+    for (const setting of settings(backend)) {
+      const label = `${backend.name} ${setting.isa} ${setting.weightDType} ${setting.quantization}`;
+      const seeds =
+        only === undefined ? Array.from({ length: count }, (_, i) => MODELS.indexOf(name) * 1000 + i) : [Number(only)];
+      test.each(seeds)(`${label}, seed %i`, (seed) => {
+        const simulation = randomSimulation(seed, LIMITS);
+        const threads = 1 + (seed % 2);
+        const result = run(folder, setting, simulation, threads);
+        totals.preemptions += result.preemptions;
+        totals.prefixHits += result.prefixHits;
+        totals.largestBatch = Math.max(totals.largestBatch, result.largestBatch);
+        const differences: string[] = [];
+        for (const { request } of simulation.arrivals) {
+          const got = result.transcripts.get(request.id) as Transcript;
+          const alone = run(folder, setting, aloneSimulation(request, LIMITS), 1).transcripts.get(request.id);
+          const difference = firstDifference(got, alone as Transcript);
+          if (difference !== null) differences.push(`${request.id}: ${difference}`);
+        }
+        expect(differences, `SEED=${seed}`).toEqual([]);
+      });
+    }
+  }
+});
+
+test.runIf(only === undefined && count >= 4)('the schedules were rough enough to prove something', () => {
+  expect(totals.preemptions).toBeGreaterThan(5);
+  expect(totals.prefixHits).toBeGreaterThan(50);
+  expect(totals.largestBatch).toBeGreaterThan(4);
+});
