@@ -1,4 +1,5 @@
 /** The engine as its users see it: the same interface in-process (tests, library) and over the engine thread (server). */
+import type { TokenmillError } from '../base/errors.ts';
 import type { EngineRequest, EngineStats, RequestOutput } from '../engine/types.ts';
 
 export interface EngineHealth {
@@ -19,6 +20,8 @@ export interface EngineClient {
   /** Called after every step with the engine's plain numbers. Returns the unsubscribe function. */
   onStats(listener: (stats: EngineStats) => void): () => void;
   health(): EngineHealth;
+  /** Resolves with the reason when the engine dies (`engine_dead`); stays pending otherwise. The process should end then. */
+  readonly died: Promise<TokenmillError>;
   /** True when nothing was in use and the cache was emptied. */
   resetPrefixCache(): Promise<boolean>;
   /** Aborts what runs and frees native memory. */

@@ -80,7 +80,8 @@ export function validateSampling(params: SamplingParams, context: SamplingContex
     promptLogprobs: checkLogprobs('prompt_logprobs', 'prompt', params.promptLogprobs, context),
     logprobsMode: context.logprobsMode,
   };
-  if (greedy && numbers.n > 1) throw refuse(null, undefined, `n must be 1 when using greedy sampling, got ${numbers.n}.`);
+  if (greedy && numbers.n > 1)
+    throw refuse(null, undefined, `n must be 1 when using greedy sampling, got ${numbers.n}.`);
   const seed = checkSeed(params.seed) ?? context.drawSeed();
   return {
     engine: Array.from({ length: numbers.n }, (_, i) => ({ ...common, seed: BigInt.asIntN(64, seed + BigInt(i)) })),
@@ -95,8 +96,14 @@ export function validateSampling(params: SamplingParams, context: SamplingContex
 }
 
 /** vLLM appends the parameter to messages of checks that name one. */
-function refuse(param: string | null, value: unknown, message: string, code: 'invalid_request' | 'context_length_exceeded' = 'invalid_request') {
-  const suffix = param === null ? '' : ` (parameter=${param}, value=${typeof value === 'string' ? value : String(value)})`;
+function refuse(
+  param: string | null,
+  value: unknown,
+  message: string,
+  code: 'invalid_request' | 'context_length_exceeded' = 'invalid_request',
+) {
+  const suffix =
+    param === null ? '' : ` (parameter=${param}, value=${typeof value === 'string' ? value : String(value)})`;
   return new TokenmillError(code, message + suffix, { param, value });
 }
 
@@ -110,14 +117,25 @@ function checkNumbers(params: SamplingParams) {
   if (n < 1) throw refuse(null, n, `n must be at least 1, got ${n}.`);
   if (n > MAX_N) throw refuse('n', n, `n must be at most ${MAX_N}, got ${n}.`);
   const presencePenalty = ranged('presence_penalty', params.presencePenalty ?? 0, '[-2, 2]', (x) => x >= -2 && x <= 2);
-  const frequencyPenalty = ranged('frequency_penalty', params.frequencyPenalty ?? 0, '[-2, 2]', (x) => x >= -2 && x <= 2);
+  const frequencyPenalty = ranged(
+    'frequency_penalty',
+    params.frequencyPenalty ?? 0,
+    '[-2, 2]',
+    (x) => x >= -2 && x <= 2,
+  );
   const repetitionPenalty = number('repetition_penalty', params.repetitionPenalty ?? 1);
   if (!(repetitionPenalty > 0 && Number.isFinite(repetitionPenalty))) {
-    throw refuse('repetition_penalty', float(repetitionPenalty), `repetition_penalty must be greater than zero, got ${float(repetitionPenalty)}.`);
+    throw refuse(
+      'repetition_penalty',
+      float(repetitionPenalty),
+      `repetition_penalty must be greater than zero, got ${float(repetitionPenalty)}.`,
+    );
   }
   const temperature = number('temperature', params.temperature ?? 1);
-  if (temperature < 0) throw refuse('temperature', float(temperature), `temperature must be non-negative, got ${float(temperature)}.`);
-  if (!(temperature <= 2)) throw refuse('temperature', float(temperature), `temperature must be in [0, 2], got ${float(temperature)}.`);
+  if (temperature < 0)
+    throw refuse('temperature', float(temperature), `temperature must be non-negative, got ${float(temperature)}.`);
+  if (!(temperature <= 2))
+    throw refuse('temperature', float(temperature), `temperature must be in [0, 2], got ${float(temperature)}.`);
   const topP = ranged('top_p', params.topP ?? 1, '(0, 1]', (x) => x > 0 && x <= 1);
   const topK = integer('top_k', params.topK ?? 0);
   if (topK < -1) throw refuse('top_k', topK, `top_k must be 0 (disable), or at least 1, got ${topK}.`);
@@ -132,7 +150,11 @@ function number(param: string, value: unknown): number {
 
 function integer(param: string, value: unknown): number {
   if (typeof value !== 'number' || !Number.isSafeInteger(value)) {
-    throw refuse(param, value, `${param} must be an integer, got ${typeof value === 'number' ? float(value) : typeof value}.`);
+    throw refuse(
+      param,
+      value,
+      `${param} must be an integer, got ${typeof value === 'number' ? float(value) : typeof value}.`,
+    );
   }
   return value;
 }
@@ -156,9 +178,14 @@ function checkLengths(params: SamplingParams, context: SamplingContext): { maxTo
     checkContext(maxTokens, promptLength, maxModelLen);
   }
   const minTokens = integer('min_tokens', params.minTokens ?? 0);
-  if (minTokens < 0) throw refuse('min_tokens', minTokens, `min_tokens must be greater than or equal to 0, got ${minTokens}.`);
+  if (minTokens < 0)
+    throw refuse('min_tokens', minTokens, `min_tokens must be greater than or equal to 0, got ${minTokens}.`);
   if (minTokens > maxTokens) {
-    throw refuse('min_tokens', minTokens, `min_tokens must be less than or equal to max_tokens=${maxTokens}, got ${minTokens}.`);
+    throw refuse(
+      'min_tokens',
+      minTokens,
+      `min_tokens must be less than or equal to max_tokens=${maxTokens}, got ${minTokens}.`,
+    );
   }
   return { maxTokens, minTokens };
 }
@@ -193,7 +220,8 @@ function checkContext(maxTokens: number, promptLength: number, maxModelLen: numb
 
 function checkStop(params: SamplingParams): readonly string[] {
   const stop = params.stop === undefined ? [] : typeof params.stop === 'string' ? [params.stop] : params.stop;
-  if (!Array.isArray(stop) || stop.some((text) => typeof text !== 'string')) throw refuse('stop', 'a non-string', 'stop must hold strings.');
+  if (!Array.isArray(stop) || stop.some((text) => typeof text !== 'string'))
+    throw refuse('stop', 'a non-string', 'stop must hold strings.');
   if (stop.some((text) => text === '')) throw refuse(null, '', 'stop cannot contain an empty string.');
   if (stop.reduce((sum, text) => sum + text.length, 0) > MAX_STOP_CHARACTERS) {
     throw refuse(null, '', `stop strings may have at most ${MAX_STOP_CHARACTERS} characters together.`);
@@ -205,7 +233,8 @@ function checkStop(params: SamplingParams): readonly string[] {
 }
 
 function checkIds(param: string, ids: readonly number[], vocabSize: number): readonly number[] {
-  if (!Array.isArray(ids) || ids.length > MAX_LIST) throw refuse(param, '...', `${param} must be a list of at most ${MAX_LIST} token ids.`);
+  if (!Array.isArray(ids) || ids.length > MAX_LIST)
+    throw refuse(param, '...', `${param} must be a list of at most ${MAX_LIST} token ids.`);
   const wrong = ids.find((id) => !Number.isSafeInteger(id));
   if (wrong !== undefined) throw refuse(param, wrong, `${param} must contain only integers, got ${String(wrong)}.`);
   const outside = ids.find((id) => id < 0 || id >= vocabSize);
@@ -221,32 +250,50 @@ function checkAllowed(ids: readonly number[] | null, vocabSize: number): readonl
   return checkIds('allowed_token_ids', ids, vocabSize);
 }
 
-function checkLogitBias(bias: Readonly<Record<string, number>> | null, vocabSize: number): ReadonlyMap<number, number> | null {
+function checkLogitBias(
+  bias: Readonly<Record<string, number>> | null,
+  vocabSize: number,
+): ReadonlyMap<number, number> | null {
   if (bias === null) return null;
   const clamped = new Map<number, number>();
   const strangers: number[] = [];
   for (const [key, value] of Object.entries(bias)) {
-    if (!/^-?\d{1,15}$/.test(key)) throw refuse('logit_bias', key, `Found token_id(s) in logit_bias that are not integers: ${key.slice(0, 80)}.`);
+    if (!/^-?\d{1,15}$/.test(key))
+      throw refuse('logit_bias', key, `Found token_id(s) in logit_bias that are not integers: ${key.slice(0, 80)}.`);
     const id = Number(key);
-    if (typeof value !== 'number' || Number.isNaN(value)) throw refuse('logit_bias', value, `logit_bias of token ${id} is not a number.`);
+    if (typeof value !== 'number' || Number.isNaN(value))
+      throw refuse('logit_bias', value, `logit_bias of token ${id} is not a number.`);
     if (id < 0 || id >= vocabSize) strangers.push(id);
     clamped.set(id, Math.min(MAX_LOGIT_BIAS, Math.max(-MAX_LOGIT_BIAS, value)));
   }
   if (strangers.length > 0) {
     const list = `[${strangers.slice(0, 10).join(', ')}]`;
-    throw refuse('logit_bias', list, `token_id(s) ${list} in logit_bias contain out-of-vocab token ids. Vocabulary size: ${vocabSize}.`);
+    throw refuse(
+      'logit_bias',
+      list,
+      `token_id(s) ${list} in logit_bias contain out-of-vocab token ids. Vocabulary size: ${vocabSize}.`,
+    );
   }
   return clamped.size === 0 ? null : clamped;
 }
 
 /** Each word as it stands at the beginning of a text and after a space; the latter only where that is a token of its own. */
-function checkBadWords(words: readonly string[], { tokenizer, vocabSize }: SamplingContext): readonly (readonly number[])[] {
+function checkBadWords(
+  words: readonly string[],
+  { tokenizer, vocabSize }: SamplingContext,
+): readonly (readonly number[])[] {
   if (words.length === 0) return [];
-  if (!Array.isArray(words) || words.some((word) => typeof word !== 'string')) throw refuse('bad_words', '...', 'bad_words must hold strings.');
-  if (words.some((word) => word.trim() === '')) throw refuse('bad_words', '', 'bad_words cannot contain an empty string.');
+  if (!Array.isArray(words) || words.some((word) => typeof word !== 'string'))
+    throw refuse('bad_words', '...', 'bad_words must hold strings.');
+  if (words.some((word) => word.trim() === ''))
+    throw refuse('bad_words', '', 'bad_words cannot contain an empty string.');
   const characters = words.reduce((sum, word) => sum + word.length, 0);
   if (words.length > MAX_BAD_WORDS || characters > MAX_BAD_WORD_CHARACTERS) {
-    throw refuse('bad_words', words.length, `bad_words may hold at most ${MAX_BAD_WORDS} words of ${MAX_BAD_WORD_CHARACTERS} characters together.`);
+    throw refuse(
+      'bad_words',
+      words.length,
+      `bad_words may hold at most ${MAX_BAD_WORDS} words of ${MAX_BAD_WORD_CHARACTERS} characters together.`,
+    );
   }
   const sequences: number[][] = [];
   for (const word of words) {
@@ -268,22 +315,34 @@ function checkBadWords(words: readonly string[], { tokenizer, vocabSize }: Sampl
   return sequences;
 }
 
-function checkLogprobs(param: string, kind: string, asked: number | null | undefined, context: SamplingContext): number | null {
+function checkLogprobs(
+  param: string,
+  kind: string,
+  asked: number | null | undefined,
+  context: SamplingContext,
+): number | null {
   if (asked === null || asked === undefined) return null;
   const count = integer(param, asked);
   if (count < -1) throw refuse(param, count, `${param} must be non-negative or -1, got ${count}.`);
   const wanted = count === -1 ? context.vocabSize : count;
   if (context.maxLogprobs !== -1 && wanted > context.maxLogprobs) {
-    throw refuse(param, wanted, `Requested ${kind} logprobs of ${wanted}, which is greater than max allowed: ${context.maxLogprobs}`);
+    throw refuse(
+      param,
+      wanted,
+      `Requested ${kind} logprobs of ${wanted}, which is greater than max allowed: ${context.maxLogprobs}`,
+    );
   }
   return wanted >= context.vocabSize ? -1 : count;
 }
 
 function checkSeed(seed: number | bigint | null | undefined): bigint | null {
   if (seed === null || seed === undefined) return null;
-  if (typeof seed === 'number' && !Number.isSafeInteger(seed)) throw refuse('seed', seed, `seed must be an integer, got ${float(seed)}.`);
-  if (typeof seed !== 'number' && typeof seed !== 'bigint') throw refuse('seed', seed, `seed must be an integer, got ${typeof seed}.`);
+  if (typeof seed === 'number' && !Number.isSafeInteger(seed))
+    throw refuse('seed', seed, `seed must be an integer, got ${float(seed)}.`);
+  if (typeof seed !== 'number' && typeof seed !== 'bigint')
+    throw refuse('seed', seed, `seed must be an integer, got ${typeof seed}.`);
   const value = BigInt(seed);
-  if (value > INT64_MAX || value < -INT64_MAX - 1n) throw refuse('seed', seed, `seed must fit into 64 bits, got ${seed}.`);
+  if (value > INT64_MAX || value < -INT64_MAX - 1n)
+    throw refuse('seed', seed, `seed must fit into 64 bits, got ${seed}.`);
   return value === -1n ? null : value;
 }

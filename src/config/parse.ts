@@ -72,7 +72,8 @@ export function envName(flag: Flag): string {
   return `TOKENMILL_${flag.cli.slice(2).replaceAll('-', '_').toUpperCase()}`;
 }
 
-function flagFromEnv(flag: Flag, env: ParseInput['env']): string | undefined {
+/** What the environment says of a flag; an empty variable says nothing. */
+export function flagFromEnv(flag: Flag, env: ParseInput['env']): string | undefined {
   return env[envName(flag)] || (flag.env ? env[flag.env] || undefined : undefined);
 }
 

@@ -1,0 +1,140 @@
+/**
+ * The one place that wires an engine: model folder + flags -> plan, weights, executor, EngineCore. As a worker's entry it
+ * then runs the engine's loop, which never returns to this thread's event loop.
+ */
+import { isMainThread, type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { systemClock } from '../base/clock.ts';
+import { type SerializedError, serializeError } from '../base/errors.ts';
+import type { EngineConfig } from '../config/flags.ts';
+import { inspectMachine } from '../config/machine.ts';
+import type { EnginePlan } from '../config/plan.ts';
+import { resolve } from '../config/resolve.ts';
+import { EngineCore } from '../engine/engine_core.ts';
+import type { EngineCommand, StepOutputs } from '../engine/types.ts';
+import { type GenerationDefaults, inspectGeneration } from '../executor/generation_defaults.ts';
+import { inspectModel, loadExecutor } from '../executor/load.ts';
+import { Heartbeat } from './heartbeat.ts';
+
+export interface LoadRequest {
+  readonly config: EngineConfig;
+  /** Folder with config.json and the weights. */
+  readonly modelPath: string;
+}
+
+export interface LoadProgress {
+  readonly phase: 'weights';
+  readonly done: number;
+  readonly total: number;
+}
+
+/** Milliseconds of the phases of loading. */
+export interface LoadTimings {
+  readonly inspectMs: number;
+  readonly loadMs: number;
+}
+
+export interface LoadedEngine {
+  readonly plan: EnginePlan;
+  /** Of config.json and generation_config.json, the model's own first. */
+  readonly eosTokenIds: readonly number[];
+  /** Sampling defaults of generation_config.json. */
+  readonly generation: GenerationDefaults;
+  readonly timings: LoadTimings;
+}
+
+/** Engine thread -> main thread. */
+export type EngineThreadMessage =
+  | { readonly kind: 'progress'; readonly progress: LoadProgress }
+  | { readonly kind: 'loaded'; readonly loaded: LoadedEngine }
+  | { readonly kind: 'step'; readonly outputs: StepOutputs }
+  | { readonly kind: 'fatal'; readonly error: SerializedError };
+
+export interface EngineThreadData {
+  readonly kind: 'tokenmill-engine';
+  readonly load: LoadRequest;
+  readonly port: MessagePort;
+  /** One Int32: how often the main thread has rung. */
+  readonly doorbell: SharedArrayBuffer;
+  readonly heartbeat: SharedArrayBuffer;
+}
+
+export interface WiredEngine {
+  readonly core: EngineCore;
+  readonly loaded: LoadedEngine;
+  /** Frees native memory. */
+  close(): void;
+}
+
+/** Throws what inspecting, resolving and loading throw; nothing is held then. */
+export async function wireEngine(
+  request: LoadRequest,
+  onProgress: (progress: LoadProgress) => void,
+): Promise<WiredEngine> {
+  const startMs = performance.now();
+  const { config, modelPath } = request;
+  const overrides = (config.hfOverrides ?? {}) as Parameters<typeof inspectModel>[1];
+  const generation = inspectGeneration(modelPath, overrides ?? {}, generationFolder(request));
+  const plan = resolve(config, inspectModel(modelPath, overrides), inspectMachine([]));
+  const inspectedMs = performance.now();
+  const executor = loadExecutor(plan, { onProgress: (done, total) => onProgress({ phase: 'weights', done, total }) });
+  const loadedMs = performance.now();
+  const timings = { inspectMs: inspectedMs - startMs, loadMs: loadedMs - inspectedMs };
+  return {
+    core: new EngineCore(plan, executor, systemClock),
+    loaded: { plan, eosTokenIds: generation.eosTokenIds, generation: generation.defaults, timings },
+    close: () => executor.close(),
+  };
+}
+
+/** `--generation-config`: the model's own folder, another one, or none. */
+function generationFolder({ config, modelPath }: LoadRequest): string | null {
+  if (config.generationConfig === 'vllm') return null;
+  return config.generationConfig === 'auto' ? modelPath : config.generationConfig;
+}
+
+async function runThread({ load, port, doorbell, heartbeat }: EngineThreadData): Promise<void> {
+  const post = (message: EngineThreadMessage): void => port.postMessage(message);
+  try {
+    const engine = await wireEngine(load, (progress) => post({ kind: 'progress', progress }));
+    post({ kind: 'loaded', loaded: engine.loaded });
+    runLoop(engine.core, port, new Int32Array(doorbell), new Heartbeat(heartbeat), (outputs) =>
+      post({ kind: 'step', outputs }),
+    );
+    engine.close();
+  } catch (error) {
+    // Nothing is resurrected: the main thread tells every request, health turns red, this thread ends.
+    post({ kind: 'fatal', error: serializeError(error) });
+  }
+  port.close();
+}
+
+/** Returns after a shutdown command; throws when an invariant broke. */
+function runLoop(
+  core: EngineCore,
+  inbox: MessagePort,
+  doorbell: Int32Array,
+  heartbeat: Heartbeat,
+  publish: (outputs: StepOutputs) => void,
+): void {
+  for (;;) {
+    const rung = Atomics.load(doorbell, 0);
+    for (let received = receiveMessageOnPort(inbox); received; received = receiveMessageOnPort(inbox)) {
+      if (!core.apply(received.message as EngineCommand)) return;
+    }
+    heartbeat.beat(systemClock.now());
+    if (!core.hasWork()) {
+      Atomics.wait(doorbell, 0, rung);
+      continue;
+    }
+    heartbeat.stepStarts(systemClock.now());
+    const outputs = core.step();
+    heartbeat.stepEnds(systemClock.now());
+    publish(outputs);
+  }
+}
+
+function isEngineData(data: unknown): data is EngineThreadData {
+  return data !== null && typeof data === 'object' && (data as { kind?: unknown }).kind === 'tokenmill-engine';
+}
+
+if (!isMainThread && isEngineData(workerData)) await runThread(workerData);
