@@ -33,7 +33,7 @@ interface CompletionCall {
   readonly asIds: boolean;
 }
 
-function promptList(prompt: Prompt | null | undefined): (string | Int32Array)[] {
+function promptList(prompt: Prompt | null | undefined, vocabSize: number): (string | Int32Array)[] {
   if (prompt === null || prompt === undefined || prompt === '') {
     throw badValue('Either prompt or prompt_embeds must be provided and non-empty.', 'prompt');
   }
@@ -46,6 +46,10 @@ function promptList(prompt: Prompt | null | undefined): (string | Int32Array)[] 
   return items.map((item) => {
     if (item.length === 0) throw badValue('A prompt must not be empty.', 'prompt');
     if (typeof item === 'string') return item;
+    // Before the conversion, which would wrap ids beyond 32 bits around to valid ones.
+    const outside = item.find((id) => id >= vocabSize);
+    if (outside !== undefined)
+      throw badValue(`Token id ${outside} is out of vocabulary (size ${vocabSize}).`, 'prompt', outside);
     return Int32Array.from(item);
   });
 }
@@ -53,7 +57,7 @@ function promptList(prompt: Prompt | null | undefined): (string | Int32Array)[] 
 function prepare(context: ServerContext, request: FastifyRequest, body: CompletionBody): CompletionCall {
   const { llm, config } = context;
   checkCombinations(body);
-  const prompts = promptList(body.prompt);
+  const prompts = promptList(body.prompt, llm.plan.vocabSize);
   refuseUnsupported(body);
   context.warnUnknownFields(body, KNOWN_FIELDS.completion);
   const model = resolveModel(context, body.model);

@@ -1,9 +1,11 @@
 /** Request bodies as zod schemas: they validate, type the handlers and make the OpenAPI document. Fields are vLLM's. */
 import { z } from 'zod';
+import { INTEGER } from './validation.ts';
 
 const text = () => z.string().nullish();
 const bool = () => z.boolean().nullish();
-const int = () => z.int().nullish();
+/** The message marks it: zod calls the wanted type `number` for integers too. */
+const int = () => z.int({ error: INTEGER }).nullish();
 const float = () => z.number().nullish();
 /** Beyond 2^53 JSON numbers lose digits here, so the range is checked later and the type stays `number`. */
 const int64 = () => z.number().nullish().meta({ format: 'int64' });
@@ -117,7 +119,7 @@ export const CompletionRequest = z
     suffix: text(),
     add_special_tokens: bool().describe('Default true.'),
     best_of: int(),
-    prompt_embeds: z.unknown(),
+    prompt_embeds: z.unknown().optional(),
     ...samplingFields,
     ...refusedFields,
   })
@@ -171,10 +173,10 @@ export const ChatCompletionRequest = z
     echo: bool().describe('Repeat the last message before the output when it has the same role.'),
     documents: z.array(z.looseObject({})).nullish(),
     return_prompt_text: bool(),
-    functions: z.unknown(),
-    function_call: z.unknown(),
+    functions: z.unknown().optional(),
+    function_call: z.unknown().optional(),
     modalities: z.array(z.string()).nullish(),
-    audio: z.unknown(),
+    audio: z.unknown().optional(),
     ...chatTemplateFields,
     ...samplingFields,
     ...refusedFields,

@@ -85,6 +85,12 @@ function parseBodies(app: FastifyInstance, config: ServerConfig): void {
     return result.success ? { value: result.data } : { error: schemaError(result.error.issues, data) };
   });
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
+  // As vLLM writes it; JSON is UTF-8 by definition.
+  app.addHook('onSend', async (_request, reply, payload) => {
+    if (reply.getHeader('content-type') === 'application/json; charset=utf-8')
+      reply.header('content-type', 'application/json');
+    return payload;
+  });
 }
 
 function answerErrors(app: FastifyInstance, context: ServerContext): void {

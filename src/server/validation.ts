@@ -13,6 +13,9 @@ interface Violation {
   readonly ctx?: Readonly<Record<string, string>>;
 }
 
+/** Message of integer schemas, by which their issues are known. */
+export const INTEGER = 'Input should be a valid integer';
+
 const MAX_LISTED = 10;
 const MAX_INPUT_CHARS = 100;
 
@@ -92,7 +95,7 @@ function toViolation(issue: Issue, root: unknown): Violation {
     return { type: 'missing', loc, msg: 'Field required', input: undefined };
   switch (issue.code) {
     case 'invalid_type': {
-      const [type, msg] = typeWords(issue.expected, input);
+      const [type, msg] = typeWords(issue.message === INTEGER ? 'int' : issue.expected, input);
       return { type, loc, msg, input };
     }
     case 'too_small':
