@@ -19,7 +19,7 @@ import type {
   TokenLogprobs,
 } from './types.ts';
 
-export interface EngineConfig extends SchedulerConfig {
+export interface EngineCoreConfig extends SchedulerConfig {
   readonly vocabSize: number;
 }
 
@@ -28,7 +28,7 @@ const NOT_STARTED = { scheduledMs: 0, firstTokenMs: 0, lastTokenMs: 0, preemptio
 export class EngineCore {
   /** To look at, for tests and the simulator. */
   readonly scheduler: Scheduler;
-  private readonly config: EngineConfig;
+  private readonly config: EngineCoreConfig;
   private readonly executor: Executor;
   private readonly clock: Clock;
   private readonly maxTokens: number;
@@ -38,7 +38,7 @@ export class EngineCore {
   private outputs: RequestOutput[] = [];
   private resets: PrefixCacheReset[] = [];
 
-  constructor(config: EngineConfig, executor: Executor, clock: Clock) {
+  constructor(config: EngineCoreConfig, executor: Executor, clock: Clock) {
     this.config = config;
     this.executor = executor;
     this.clock = clock;

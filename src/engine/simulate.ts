@@ -4,7 +4,7 @@
  */
 import type { Clock } from '../base/clock.ts';
 import { Rng } from '../base/rng.ts';
-import { type EngineConfig, EngineCore } from './engine_core.ts';
+import { EngineCore, type EngineCoreConfig } from './engine_core.ts';
 import type { Executor } from './executor.ts';
 import type { EngineRequest, EngineSampling, FinishReason, TokenLogprobs } from './types.ts';
 
@@ -26,7 +26,7 @@ export interface Arrival {
 
 export interface Simulation {
   readonly seed: number;
-  readonly config: EngineConfig;
+  readonly config: EngineCoreConfig;
   readonly arrivals: readonly Arrival[];
 }
 
@@ -61,7 +61,7 @@ export function randomSimulation(seed: number, limits: SimulationLimits): Simula
 }
 
 /** Few enough blocks that sequences get in each other's way, enough for the longest alone. */
-function randomConfig(rng: Rng, limits: SimulationLimits): EngineConfig {
+function randomConfig(rng: Rng, limits: SimulationLimits): EngineCoreConfig {
   const { maxModelLen, vocabSize } = limits;
   const blockSize = rng.pick(limits.blockSizes);
   const enableChunkedPrefill = rng.next() < 0.85;

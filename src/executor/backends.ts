@@ -7,3 +7,13 @@ export function createBackend(name: Backend['name']): Backend {
   if (name === 'reference') return createReferenceBackend();
   throw new TokenmillError('native_missing', 'There is no native binary of the cpu backend for this machine.');
 }
+
+/** Levels of the cpu backend here, best first; empty when it has no binary for this machine. */
+export function cpuIsaLevels(): readonly string[] {
+  try {
+    return createBackend('cpu').isaLevels;
+  } catch (error) {
+    if (error instanceof TokenmillError && error.code === 'native_missing') return [];
+    throw error;
+  }
+}
