@@ -2,6 +2,7 @@
 export type JinjaErrorKind =
   | 'TemplateSyntaxError'
   | 'TemplateError'
+  | 'TemplateRuntimeError'
   | 'UndefinedError'
   | 'SecurityError'
   | 'TypeError'

@@ -13,6 +13,8 @@ export interface FilterContext {
   readonly budget: Budget;
   /** jinja2's `environment.getattr` and `getitem`. */
   readonly attribute: (object: Value, name: string) => Value;
+  /** The attribute alone, without looking at items. */
+  readonly pythonAttribute: (object: Value, name: string) => Value;
   readonly item: (object: Value, key: Value) => Value;
   readonly filter: (name: string, input: Value, call: CallArgs) => Value;
   readonly test: (name: string, input: Value, call: CallArgs) => boolean;
@@ -31,10 +33,7 @@ const text =
 
 const defaultFilter: Filter = (input, call) => {
   const [fallback = '', alsoFalse = false] = bind('default', call, ['default_value', 'boolean'], 0);
-  if (input instanceof Undefined) {
-    if (input.kind === 'SecurityError') input.raise();
-    return fallback;
-  }
+  if (input instanceof Undefined) return fallback;
   return truthy(alsoFalse) && !truthy(input) ? fallback : input;
 };
 

@@ -57,6 +57,7 @@ export class Interpreter {
     this.context = {
       budget,
       attribute: (object, name) => this.attribute(object, name),
+      pythonAttribute: (object, name) => this.pythonAttribute(object, name) ?? missing(object, name),
       item: (object, key) => this.item(object, key),
       filter: (name, input, call) => this.filter(name, input, call),
       test: (name, input, call) => this.test(name, input, call),
@@ -183,7 +184,7 @@ export class Interpreter {
     } else if (target.type === 'attribute') {
       const object = scope.get(target.object);
       if (!(object instanceof Namespace)) {
-        throw new JinjaError('TemplateError', 'cannot assign attribute on non-namespace object');
+        throw new JinjaError('TemplateRuntimeError', 'cannot assign attribute on non-namespace object');
       }
       object.attributes.set(target.name, value);
     } else {
@@ -441,7 +442,7 @@ function sequenceItems(object: Value): readonly Value[] | null {
 }
 
 function missing(object: Value, key: Value): Undefined {
-  const owner = object === null ? 'None' : `'${typeName(object)} object'`;
-  if (typeof key === 'string') return new Undefined(`${owner} has no attribute '${key}'`);
-  return new Undefined(`${owner.replaceAll("'", '')} has no element ${typeof key === 'number' ? key : typeName(key)}`);
+  const owner = object === null ? 'None' : `${typeName(object)} object`;
+  if (typeof key === 'string') return new Undefined(`'${owner}' has no attribute '${key}'`);
+  return new Undefined(`${owner} has no element ${typeof key === 'number' ? key : typeName(key)}`);
 }

@@ -3,6 +3,7 @@ import { bind, wantInt, wantString } from './call.ts';
 import { JinjaError, typeError } from './errors.ts';
 import { braceFormat, type FormatSource } from './format.ts';
 import { equal } from './operators.ts';
+import { repr } from './text_of.ts';
 import type { CallArgs, Value } from './values.ts';
 import {
   codePointLength,
@@ -87,7 +88,7 @@ function search(items: readonly Value[], name: 'index' | 'count', call: CallArgs
   budget.spend(items.length);
   if (name === 'count') return items.filter((item) => equal(item, wanted, budget)).length;
   const at = items.findIndex((item) => equal(item, wanted, budget));
-  if (at < 0) throw new JinjaError('ValueError', 'the value is not in the list');
+  if (at < 0) throw new JinjaError('ValueError', `${repr(wanted, budget)} is not in list`);
   return at;
 }
 

@@ -12,6 +12,7 @@ const REFUSED: ReadonlySet<string> = new Set([
   'autoescape',
   'do',
   'trans',
+  'print',
 ]);
 
 /** @throws JinjaError `TemplateSyntaxError` with the line. */
@@ -70,11 +71,6 @@ class TemplateParser extends ExpressionParser {
         return this.withStatement();
       case 'generation':
         return { type: 'generation', body: this.body('endgeneration') };
-      case 'print': {
-        const value = this.tuple();
-        this.expect('end');
-        return { type: 'output', value };
-      }
       case 'break':
       case 'continue':
         if (this.loops === 0) throw this.error(`'${name}' outside of a loop`);

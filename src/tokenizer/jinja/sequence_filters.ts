@@ -77,7 +77,7 @@ const selecting =
         ? truthy(get(item))
         : context.test(str(name, context.budget), get(item), { args, kwargs: call.kwargs });
     return new PyGenerator(
-      visit(input, context).filter((item) => test(item) === keep),
+      visitIfAny(input, context).filter((item) => test(item) === keep),
       'select_or_reject',
     );
   };
@@ -218,7 +218,7 @@ export const SEQUENCE_FILTERS: Readonly<Record<string, Filter>> = {
     return new PyGenerator(sliceInto(visit(input, context), slices, fill), 'do_slice');
   },
   attr: (input, call: CallArgs, context) =>
-    context.attribute(input, str(bind('attr', call, ['name'], 1)[0] ?? null, context.budget)),
+    context.pythonAttribute(input, str(bind('attr', call, ['name'], 1)[0] ?? null, context.budget)),
 };
 
 /** The first slices get one item more; with `fill` the others are filled up to the same length. */

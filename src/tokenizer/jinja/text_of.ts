@@ -6,10 +6,7 @@ import { Namespace, PyDict, PyFloat, PyFunction, PyGenerator, PyTuple, PyView, t
 /** Python's `str(value)`. Draws on the budget, because a value of shared parts can print exponentially long. */
 export function str(value: Value, budget: Budget): string {
   if (typeof value === 'string') return value;
-  if (value instanceof Undefined) {
-    if (value.kind === 'SecurityError') value.raise();
-    return '';
-  }
+  if (value instanceof Undefined) return '';
   return repr(value, budget);
 }
 

@@ -184,7 +184,6 @@ export function truthy(value: Value): boolean {
   if (value instanceof PyFloat) return value.value !== 0;
   if (value instanceof PyTuple || value instanceof PyView) return value.items.length > 0;
   if (value instanceof PyDict) return value.size > 0;
-  if (value instanceof Undefined && value.kind === 'SecurityError') value.raise();
   return !(value instanceof Undefined);
 }
 
@@ -195,10 +194,7 @@ export function iterate(value: Value): readonly Value[] {
   if (value instanceof PyTuple || value instanceof PyView) return value.items;
   if (value instanceof PyDict) return value.keys();
   if (value instanceof PyGenerator) return value.take();
-  if (value instanceof Undefined) {
-    if (value.kind === 'SecurityError') value.raise();
-    return [];
-  }
+  if (value instanceof Undefined) return [];
   throw typeError(`'${typeName(value)}' object is not iterable`);
 }
 
@@ -220,10 +216,7 @@ export function length(value: Value): number {
   if (Array.isArray(value)) return value.length;
   if (value instanceof PyTuple || value instanceof PyView) return value.items.length;
   if (value instanceof PyDict) return value.size;
-  if (value instanceof Undefined) {
-    if (value.kind === 'SecurityError') value.raise();
-    return 0;
-  }
+  if (value instanceof Undefined) return 0;
   throw typeError(`object of type '${typeName(value)}' has no len()`);
 }
 
