@@ -97,10 +97,10 @@ interface Loaded {
 export function verifyFolder(options: VerifyOptions): VerifyReport {
   const config = loadModelConfig(readJsonFile(join(options.folder, options.configFile ?? 'config.json')));
   const maxModelLen = options.maxModelLen ?? config.maxModelLen;
-  const golden = readGolden(options.folder, config, maxModelLen);
   const program = recordProgram(config, { maxModelLen });
   const tensors = readCheckpoint(options.folder);
   checkWeights(program, tensors);
+  const golden = readGolden(options.folder, config, maxModelLen);
   const loaded = { program, model: load(options.backend, options, program, tensors, golden) };
   const int8 = options.quantization === 'int8' && options.backend !== options.reference;
   const reference =
