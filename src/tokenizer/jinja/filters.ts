@@ -6,7 +6,19 @@ import { capitalize, justify, replace, stripText } from './methods.ts';
 import { SEQUENCE_FILTERS } from './sequence_filters.ts';
 import { jsonDumps, str } from './text_of.ts';
 import type { CallArgs, Value } from './values.ts';
-import { codePointLength, int, isInteger, numeric, PyFloat, PyTuple, truthy, typeName, Undefined } from './values.ts';
+import {
+  codePointLength,
+  escapeHtml,
+  int,
+  isInteger,
+  Markup,
+  numeric,
+  PyFloat,
+  PyTuple,
+  truthy,
+  typeName,
+  Undefined,
+} from './values.ts';
 
 /** What a filter may use of the interpreter. */
 export interface FilterContext {
@@ -37,17 +49,16 @@ const defaultFilter: Filter = (input, call) => {
   return truthy(alsoFalse) && !truthy(input) ? fallback : input;
 };
 
-const HTML: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&#34;', "'": '&#39;' };
-const escapeHtml = text([], (value) => value.replace(/[&<>"']/g, (char) => HTML[char] as string));
+const escapeFilter = text([], (value) => new Markup(escapeHtml(value)));
 
 const TEXT_FILTERS: Readonly<Record<string, Filter>> = {
   default: defaultFilter,
   d: defaultFilter,
   string: text([], (value) => value),
-  safe: text([], (value) => value),
-  escape: escapeHtml,
-  e: escapeHtml,
-  forceescape: escapeHtml,
+  safe: text([], (value) => new Markup(value)),
+  escape: escapeFilter,
+  e: escapeFilter,
+  forceescape: escapeFilter,
   lower: text([], (value) => value.toLowerCase()),
   upper: text([], (value) => value.toUpperCase()),
   capitalize: text([], (value) => capitalize(value)),

@@ -18,6 +18,7 @@ import {
   PyObject,
   PyTuple,
   PyView,
+  plain,
   truthy,
   typeName,
   Undefined,
@@ -313,11 +314,11 @@ export class Interpreter {
   ): Value {
     switch (node.type) {
       case 'attribute':
-        return this.attribute(this.evaluate(node.object, scope), node.name);
+        return this.attribute(plain(this.evaluate(node.object, scope)), node.name);
       case 'item':
-        return this.item(this.evaluate(node.object, scope), this.evaluate(node.index, scope));
+        return this.item(plain(this.evaluate(node.object, scope)), plain(this.evaluate(node.index, scope)));
       case 'slice': {
-        const object = this.evaluate(node.object, scope);
+        const object = plain(this.evaluate(node.object, scope));
         if (object instanceof Undefined) object.raise();
         const [start, stop, step] = [node.start, node.stop, node.step].map(
           (part) => part && this.evaluate(part, scope),
@@ -348,21 +349,21 @@ export class Interpreter {
     let left = this.evaluate(node.first, scope);
     for (const [op, operand] of node.rest) {
       const right = this.evaluate(operand, scope);
-      if (!compare(op, left, right, this.budget)) return false;
+      if (!compare(op, plain(left), plain(right), this.budget)) return false;
       left = right;
     }
     return true;
   }
 
   private args(node: Args, scope: Scope): CallArgs {
-    const args = node.positional.map((item) => this.evaluate(item, scope));
+    const args = node.positional.map((item) => plain(this.evaluate(item, scope)));
     if (node.star) {
       const more = iterate(this.evaluate(node.star, scope));
       this.budget.spend(more.length);
       for (const item of more) args.push(item);
     }
     const kwargs = new Map<string, Value>();
-    for (const [name, value] of node.named) kwargs.set(name, this.evaluate(value, scope));
+    for (const [name, value] of node.named) kwargs.set(name, plain(this.evaluate(value, scope)));
     if (node.doubleStar) {
       const more = this.evaluate(node.doubleStar, scope);
       if (!(more instanceof PyDict)) throw typeError(`argument after ** must be a mapping, not ${typeName(more)}`);
@@ -385,13 +386,13 @@ export class Interpreter {
   private filter(name: string, input: Value, call: CallArgs): Value {
     const run = FILTERS.get(name);
     if (!run) throw new JinjaError('TemplateError', `No filter named '${name}'.`);
-    return run(input, call, this.context);
+    return run(plain(input), call, this.context);
   }
 
   private test(name: string, input: Value, call: CallArgs): boolean {
     const run = TESTS.get(name);
     if (!run) throw new JinjaError('TemplateError', `No test named '${name}'.`);
-    return run(input, call, this.budget);
+    return run(plain(input), call, this.budget);
   }
 
   /** `object.name`: Python attributes first, then items. */

@@ -3,10 +3,25 @@ import type { Budget } from './budget.ts';
 import { JinjaError, typeError } from './errors.ts';
 import { percentFormat } from './format.ts';
 import type { Value } from './values.ts';
-import { int, isInteger, iterate, numeric, PyDict, PyFloat, PyTuple, PyView, typeName, Undefined } from './values.ts';
+import {
+  escapeHtml,
+  int,
+  isInteger,
+  iterate,
+  Markup,
+  numeric,
+  PyDict,
+  PyFloat,
+  PyTuple,
+  PyView,
+  plain,
+  typeName,
+  Undefined,
+} from './values.ts';
 
 export function binary(op: BinaryOp, left: Value, right: Value, budget: Budget): Value {
   if (left instanceof Undefined) left.raise();
+  if (left instanceof Markup || right instanceof Markup) return markup(op, left, right, budget);
   if (op === '%' && typeof left === 'string') return percentFormat(left, right, budget);
   if (right instanceof Undefined) right.raise();
   const a = numeric(left);
@@ -19,6 +34,13 @@ export function binary(op: BinaryOp, left: Value, right: Value, budget: Budget):
   }
   const shown = op === '**' ? '** or pow()' : op;
   throw typeError(`unsupported operand type(s) for ${shown}: '${typeName(left)}' and '${typeName(right)}'`);
+}
+
+/** `+` with marked text escapes the side that is not marked; other operators see the text. */
+function markup(op: BinaryOp, left: Value, right: Value, budget: Budget): Value {
+  if (op !== '+') return binary(op, plain(left), plain(right), budget);
+  const part = (value: Value): Value => (typeof value === 'string' ? escapeHtml(value) : plain(value));
+  return new Markup(concatenate(part(left), part(right), budget) as string);
 }
 
 function arithmetic(op: BinaryOp, a: number, b: number, whole: boolean): Value {
@@ -112,7 +134,9 @@ export function compare(op: CompareOp, left: Value, right: Value, budget: Budget
   }
 }
 
-export function equal(left: Value, right: Value, budget: Budget): boolean {
+export function equal(first: Value, second: Value, budget: Budget): boolean {
+  const left = plain(first);
+  const right = plain(second);
   if (left === right) return true;
   const a = numeric(left);
   if (a !== null) return a === numeric(right);

@@ -1,11 +1,24 @@
 import type { Budget } from './budget.ts';
 import { typeError } from './errors.ts';
 import type { Value } from './values.ts';
-import { Namespace, PyDict, PyFloat, PyFunction, PyGenerator, PyTuple, PyView, typeName, Undefined } from './values.ts';
+import {
+  Markup,
+  Namespace,
+  PyDict,
+  PyFloat,
+  PyFunction,
+  PyGenerator,
+  PyTuple,
+  PyView,
+  plain,
+  typeName,
+  Undefined,
+} from './values.ts';
 
 /** Python's `str(value)`. Draws on the budget, because a value of shared parts can print exponentially long. */
 export function str(value: Value, budget: Budget): string {
   if (typeof value === 'string') return value;
+  if (value instanceof Markup) return value.text;
   if (value instanceof Undefined) return '';
   return repr(value, budget);
 }
@@ -17,6 +30,7 @@ export function repr(value: Value, budget: Budget): string {
   if (typeof value === 'boolean') return value ? 'True' : 'False';
   if (typeof value === 'number') return String(value);
   if (value instanceof PyFloat) return reprFloat(value.value);
+  if (value instanceof Markup) return `Markup(${reprString(value.text, budget)})`;
   budget.spend(1);
   if (Array.isArray(value)) return `[${reprItems(value, budget)}]`;
   if (value instanceof PyTuple) return `(${reprItems(value.items, budget)}${value.items.length === 1 ? ',' : ''})`;
@@ -78,7 +92,8 @@ export interface JsonStyle {
 }
 
 /** Python's `json.dumps(value, ensure_ascii=False, ...)`, which is what transformers binds to `tojson`. */
-export function jsonDumps(value: Value, style: JsonStyle, budget: Budget, depth = 0): string {
+export function jsonDumps(input: Value, style: JsonStyle, budget: Budget, depth = 0): string {
+  const value = plain(input);
   if (value === null) return 'null';
   if (typeof value === 'string') {
     budget.spendChars(value.length);

@@ -8,6 +8,25 @@ export class PyFloat {
   }
 }
 
+/** Text that `safe` or `escape` marked: adding to it escapes the other side. In all else it is its text. */
+export class Markup {
+  readonly text: string;
+  constructor(text: string) {
+    this.text = text;
+  }
+}
+
+/** The string of marked text; anything else as it is. */
+export function plain(value: Value): Value {
+  return value instanceof Markup ? value.text : value;
+}
+
+const HTML: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&#34;', "'": '&#39;' };
+
+export function escapeHtml(text: string): string {
+  return text.replace(/[&<>"']/g, (char) => HTML[char] as string);
+}
+
 export class PyTuple {
   readonly items: readonly Value[];
   /** Names of the items of a named tuple (`groupby` gives `grouper` and `list`). */
@@ -143,6 +162,7 @@ export type Value =
   | number
   | string
   | PyFloat
+  | Markup
   | PyTuple
   | Undefined
   | PyGenerator
@@ -155,6 +175,7 @@ export type Value =
 
 function hashKey(key: Value): string | number | null {
   if (typeof key === 'string' || typeof key === 'number' || key === null) return key;
+  if (key instanceof Markup) return key.text;
   if (typeof key === 'boolean') return Number(key);
   if (key instanceof PyFloat) return key.value;
   throw typeError(`unhashable type: '${typeName(key)}'`);
@@ -167,6 +188,7 @@ export function typeName(value: Value): string {
   if (typeof value === 'number') return 'int';
   if (Array.isArray(value)) return 'list';
   if (value instanceof PyFloat) return 'float';
+  if (value instanceof Markup) return 'Markup';
   if (value instanceof PyTuple) return 'tuple';
   if (value instanceof PyDict) return 'dict';
   if (value instanceof Undefined) return 'Undefined';
@@ -182,6 +204,7 @@ export function truthy(value: Value): boolean {
   if (typeof value !== 'object') return Boolean(value);
   if (Array.isArray(value)) return value.length > 0;
   if (value instanceof PyFloat) return value.value !== 0;
+  if (value instanceof Markup) return value.text !== '';
   if (value instanceof PyTuple || value instanceof PyView) return value.items.length > 0;
   if (value instanceof PyDict) return value.size > 0;
   return !(value instanceof Undefined);
@@ -191,6 +214,7 @@ export function truthy(value: Value): boolean {
 export function iterate(value: Value): readonly Value[] {
   if (Array.isArray(value)) return value;
   if (typeof value === 'string') return Array.from(value);
+  if (value instanceof Markup) return Array.from(value.text);
   if (value instanceof PyTuple || value instanceof PyView) return value.items;
   if (value instanceof PyDict) return value.keys();
   if (value instanceof PyGenerator) return value.take();
