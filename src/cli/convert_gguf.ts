@@ -60,7 +60,8 @@ function modelMetadata(folder: string, config: ModelConfig, arch: string, type: 
     ['general.name', string(basename(folder))],
     ['general.file_type', u32(FILE_TYPES[type])],
     [`${arch}.vocab_size`, u32(config.vocabSize)],
-    [`${arch}.context_length`, u32(config.maxModelLen)],
+    // llama.cpp has no window here; within one window both compute the same.
+    [`${arch}.context_length`, u32(Math.min(config.maxModelLen, ...config.windows.filter((window) => window > 0)))],
     [`${arch}.embedding_length`, u32(config.hiddenSize)],
     [`${arch}.block_count`, u32(config.numLayers)],
     [`${arch}.feed_forward_length`, u32(config.intermediateSize)],
