@@ -7,6 +7,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Backend, KvDType, LoadedModel, Quantization, TensorSource, WeightDType } from '../backends/backend.ts';
 import { TokenmillError } from '../base/errors.ts';
+import { show } from '../base/show.ts';
 import { type JsonObject, loadModelConfig, type ModelConfig, recordProgram } from '../models/index.ts';
 import { readJsonFile } from '../models/json_file.ts';
 import type { StepInputs } from '../ops/define_op.ts';
@@ -320,10 +321,7 @@ function readGolden(folder: string, config: ModelConfig, maxModelLen: number): G
   const path = join(folder, 'golden.st');
   if (!existsSync(path)) throw new TokenmillError('model_files_missing', `${path} does not exist.`);
   if (json['kind'] !== 'lm') {
-    throw new TokenmillError(
-      'unsupported_feature',
-      `Golden files of kind ${JSON.stringify(json['kind'])} cannot be run.`,
-    );
+    throw new TokenmillError('unsupported_feature', `Golden files of kind ${show(json['kind'])} cannot be run.`);
   }
   const { scaling } = config.rope;
   // Tables that transformers changes with the sequence's length are fixed at load here; the files hold both readings.

@@ -1,5 +1,6 @@
 /** Validated reading of config.json: every value has a type and a range, because the file is hostile input. */
 import { TokenmillError } from '../base/errors.ts';
+import { show } from '../base/show.ts';
 
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
 export type JsonObject = { readonly [key: string]: Json };
@@ -98,8 +99,7 @@ export class ConfigFields {
   }
 
   invalid(key: string, value: unknown, expected: string): TokenmillError {
-    const shown = value === undefined ? 'missing' : JSON.stringify(value).slice(0, 80);
-    return new TokenmillError('model_files_invalid', `${this.where}: ${key} is ${shown}; expected ${expected}.`, {
+    return new TokenmillError('model_files_invalid', `${this.where}: ${key} is ${show(value)}; expected ${expected}.`, {
       param: key,
     });
   }

@@ -110,6 +110,13 @@ describe('a file that lies is refused with the reason', () => {
     expect(() => readSafetensors(folder)).toThrow('is not a file');
   });
 
+  test('nesting deeper than any stack', () => {
+    const depth = 2_000_000;
+    const nested = '['.repeat(depth) + ']'.repeat(depth);
+    expect([...readSafetensors(write(`{"__metadata__":${nested}}`, 0)).keys()]).toEqual([]);
+    expect(() => readSafetensors(write(`{"a":{"dtype":${nested}}}`, 0))).toThrow('has dtype a list of 1');
+  });
+
   test('a colon inside a name is not a key', () => {
     const path = write(JSON.stringify({ 'a:"b\\': entry('F32', [2], [0, 8]) }), 8);
     expect([...readSafetensors(path).keys()]).toEqual(['a:"b\\']);

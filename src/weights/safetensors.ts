@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import type { CheckpointDType, TensorSource } from '../backends/backend.ts';
 import { TokenmillError } from '../base/errors.ts';
 import { fileSize, readRange } from '../base/files.ts';
+import { show } from '../base/show.ts';
 import { ELEMENT_BYTES } from '../quant/dtypes.ts';
 
 /** The limit of the format's own implementation, bytes. */
@@ -51,16 +52,14 @@ export function readSafetensors(path: string): Tensors {
 }
 
 function parseHeader(bytes: Uint8Array, fail: (why: string) => TokenmillError): Record<string, unknown> {
-  let text: string;
   let header: unknown;
   try {
-    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
-    header = JSON.parse(text);
+    header = JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes));
   } catch (cause) {
     throw fail(`its header is not JSON (${(cause as Error).message})`);
   }
   if (!isObject(header)) throw fail('its header is not a JSON object');
-  if (countKeys(header) !== countColons(text)) throw fail('its header names something twice');
+  if (countKeys(header) !== countColons(bytes)) throw fail('its header names something twice');
   return header;
 }
 
@@ -71,11 +70,11 @@ interface FileLayout {
 }
 
 function readEntry(name: string, entry: unknown, { path, dataStart, dataBytes }: FileLayout): TensorSource {
-  const fail = (why: string) => invalid(path, `tensor ${JSON.stringify(name.slice(0, 200))} ${why}`);
+  const fail = (why: string) => invalid(path, `tensor ${show(name)} ${why}`);
   if (!isObject(entry)) throw fail('is not described by an object');
   const { dtype, shape, data_offsets: offsets } = entry;
   if (typeof dtype !== 'string' || !Object.hasOwn(ELEMENT_BYTES, dtype)) {
-    throw fail(`has dtype ${JSON.stringify(dtype)}; known: ${Object.keys(ELEMENT_BYTES).join(', ')}`);
+    throw fail(`has dtype ${show(dtype)}; known: ${Object.keys(ELEMENT_BYTES).join(', ')}`);
   }
   if (!isSizeList(shape) || shape.length > MAX_RANK) throw fail('has a shape that is not a short list of sizes');
   if (!isSizeList(offsets) || offsets.length !== 2) throw fail('has data_offsets that are not two offsets');
@@ -97,7 +96,7 @@ function checkContiguous(tensors: Tensors, start: number, end: number, fail: (wh
     if (tensor.offset !== at) {
       const what =
         tensor.offset < at ? 'overlaps the one before it' : `leaves ${tensor.offset - at} bytes before it unused`;
-      throw fail(`tensor ${JSON.stringify(tensor.name.slice(0, 200))} ${what}`);
+      throw fail(`tensor ${show(tensor.name)} ${what}`);
     }
     at += tensor.byteLength;
   }
@@ -119,8 +118,7 @@ function readSharded(folder: string, indexPath: string): Tensors {
       shards.set(file as string, shard);
     }
     const tensor = shard.get(name);
-    if (tensor === undefined)
-      throw invalid(indexPath, `it places ${JSON.stringify(name)} in ${file}, which does not hold it`);
+    if (tensor === undefined) throw invalid(indexPath, `it places ${show(name)} in ${file}, which does not hold it`);
     tensors.set(name, tensor);
   }
   return tensors;
@@ -128,7 +126,7 @@ function readSharded(folder: string, indexPath: string): Tensors {
 
 function readShard(folder: string, indexPath: string, file: unknown): Tensors {
   if (typeof file !== 'string' || !/^[\w.-]{1,200}\.safetensors$/.test(file)) {
-    throw invalid(indexPath, `shard name ${JSON.stringify(file)} is not a plain file name ending in .safetensors`);
+    throw invalid(indexPath, `shard name ${show(file)} is not a plain file name ending in .safetensors`);
   }
   const path = join(folder, file);
   if (!existsSync(path)) {
@@ -156,17 +154,33 @@ function missingWeights(folder: string): TokenmillError {
   );
 }
 
-/** Keys of all objects inside `value`. */
+/** Keys of all objects inside `value`. With a list instead of recursion: nesting is as deep as the file wants. */
 function countKeys(value: unknown): number {
-  if (Array.isArray(value)) return value.reduce<number>((sum, item) => sum + countKeys(item), 0);
-  if (!isObject(value)) return 0;
-  const values = Object.values(value);
-  return values.reduce<number>((sum, item) => sum + countKeys(item), values.length);
+  const pending: unknown[] = [value];
+  let keys = 0;
+  while (pending.length > 0) {
+    const next = pending.pop();
+    if (typeof next !== 'object' || next === null) continue;
+    const items = Object.values(next);
+    if (!Array.isArray(next)) keys += items.length;
+    for (const item of items) if (typeof item === 'object') pending.push(item);
+  }
+  return keys;
 }
 
+const [QUOTE, BACKSLASH, COLON] = [0x22, 0x5c, 0x3a];
+
 /** Colons outside strings: one for each key of valid JSON. JSON.parse keeps the last of two equal keys without a word. */
-function countColons(json: string): number {
-  return json.replace(/"(?:[^"\\]|\\.)*"/g, '').split(':').length - 1;
+function countColons(json: Uint8Array): number {
+  let inString = false;
+  let colons = 0;
+  for (let i = 0; i < json.length; i++) {
+    const byte = json[i];
+    if (byte === QUOTE) inString = !inString;
+    else if (inString && byte === BACKSLASH) i++;
+    else if (byte === COLON && !inString) colons++;
+  }
+  return colons;
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {
