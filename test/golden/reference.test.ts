@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { createReferenceBackend } from '../../src/backends/reference/reference_backend.ts';
-import { verifyFolder, type VerifyOptions } from '../../src/cli/verify_report.ts';
+import { type VerifyOptions, verifyFolder } from '../../src/cli/verify_report.ts';
 import { GOLDEN_MODELS, goldenFolder } from './folders.ts';
 
 const backend = createReferenceBackend();
