@@ -11,6 +11,7 @@ import type { EnginePlan } from '../config/plan.ts';
 import { resolve } from '../config/resolve.ts';
 import { EngineCore } from '../engine/engine_core.ts';
 import type { EngineCommand, StepOutputs } from '../engine/types.ts';
+import { cpuIsaLevels } from '../executor/backends.ts';
 import { type GenerationDefaults, inspectGeneration } from '../executor/generation_defaults.ts';
 import { inspectModel, loadExecutor } from '../executor/load.ts';
 import { Heartbeat } from './heartbeat.ts';
@@ -74,7 +75,11 @@ export async function wireEngine(
   const { config, modelPath } = request;
   const overrides = (config.hfOverrides ?? {}) as Parameters<typeof inspectModel>[1];
   const generation = inspectGeneration(modelPath, overrides ?? {}, generationFolder(request));
-  const plan = resolve(config, inspectModel(modelPath, overrides), inspectMachine([]));
+  const plan = resolve(
+    config,
+    inspectModel(modelPath, overrides),
+    inspectMachine(config.backend === 'cpu' ? cpuIsaLevels() : []),
+  );
   const inspectedMs = performance.now();
   const executor = loadExecutor(plan, { onProgress: (done, total) => onProgress({ phase: 'weights', done, total }) });
   const loadedMs = performance.now();

@@ -30,11 +30,11 @@ export async function loadEngine(config: EngineConfig, options: LoadEngineOption
     ...(options.onDownload ? { onProgress: options.onDownload } : {}),
     ...(options.signal ? { signal: options.signal } : {}),
   };
-  const modelPath = await locateModel(config.model, config, source);
+  const { path: modelPath } = await locateModel(config.model, config, source);
   const tokenizerPath =
     config.tokenizer === null
       ? modelPath
-      : await locateModel(config.tokenizer, config, { ...source, revision: config.tokenizerRevision });
+      : (await locateModel(config.tokenizer, config, { ...source, revision: config.tokenizerRevision })).path;
   const text = loadText(config, tokenizerPath);
   // Not awaited yet: the engine's thread starts meanwhile, and its error is the more important one.
   text.catch(() => {});

@@ -1,17 +1,12 @@
-/** From what the user calls a model to a folder with its files: embedded, local, or from the hub. */
-import { existsSync, statSync } from 'node:fs';
-import { resolve } from 'node:path';
+/** From what the user calls a model to a folder with its files, by the flags. */
+import { existsSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { EMBEDDED_MODEL, type EngineConfig } from '../config/flags.ts';
+import type { DownloadProgress } from '../hub/hub_settings.ts';
+import type { ResolvedModel } from '../hub/resolve_model.ts';
 
-/** `models/` of the package; src/client and dist/client lie equally deep. */
-const EMBEDDED_FOLDER = fileURLToPath(new URL('../../models/', import.meta.url));
-
-export interface DownloadProgress {
-  readonly file: string;
-  readonly doneBytes: number;
-  readonly totalBytes: number;
-}
+export type { DownloadProgress, ResolvedModel };
 
 export interface SourceOptions {
   readonly revision: string | null;
@@ -19,12 +14,24 @@ export interface SourceOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Folder of `name`. A path that exists wins over a hub id of the same spelling. */
-export async function locateModel(name: string, config: EngineConfig, options: SourceOptions): Promise<string> {
-  const local = resolve(name);
-  if (statSync(local, { throwIfNoEntry: false })?.isDirectory()) return local;
-  const embedded = resolve(EMBEDDED_FOLDER, EMBEDDED_MODEL);
-  if (name === EMBEDDED_MODEL && existsSync(embedded)) return embedded;
+type SourceFlags = Pick<EngineConfig, 'downloadDir' | 'hfToken' | 'offline' | 'ignorePatterns'>;
+
+/** `models/` of the package; src/client and dist/client lie equally deep. */
+const PACKAGED_MODELS = fileURLToPath(new URL('../../models/', import.meta.url));
+
+/** Throws `model_files_missing`, `download_failed`, `offline`, `disk_full`. */
+export async function locateModel(name: string, flags: SourceFlags, options: SourceOptions): Promise<ResolvedModel> {
+  // What is on disk needs no hub, and importing its HTTP client takes longer than loading the embedded model.
+  const folder = name === EMBEDDED_MODEL && !existsSync(name) ? join(PACKAGED_MODELS, name) : resolve(name);
+  if (existsSync(join(folder, 'config.json'))) return { path: folder, revision: null, source: 'folder' };
   const { resolveModel } = await import('../hub/resolve_model.ts');
-  return resolveModel(name, config, options);
+  return resolveModel(name, {
+    ...(options.revision === null ? {} : { revision: options.revision }),
+    ...(flags.downloadDir === null ? {} : { cacheDir: flags.downloadDir }),
+    ...(flags.hfToken === null ? {} : { token: flags.hfToken }),
+    ...(flags.offline ? { offline: true } : {}),
+    ...(flags.ignorePatterns.length === 0 ? {} : { ignore: flags.ignorePatterns }),
+    ...(options.onProgress ? { onProgress: options.onProgress } : {}),
+    ...(options.signal ? { signal: options.signal } : {}),
+  });
 }

@@ -85,9 +85,9 @@ export const FLAGS = {
   ignorePatterns: {
     kind: 'list',
     cli: '--ignore-patterns',
-    default: ['original/**/*'],
+    default: [],
     group: 'model',
-    doc: 'Files of the repository that are not downloaded.',
+    doc: 'Shell patterns of repository files that are not downloaded. Default: folders, consolidated and ONNX weights.',
   },
   loadFormat: {
     kind: 'choice',
