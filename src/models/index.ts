@@ -71,19 +71,6 @@ export function countWeights(program: Program): WeightCounts {
   return counts;
 }
 
-/** Bytes of all weights once packed; `embeddingBytes` is the size of one element of the checkpoint's embedding. */
-export function weightBytes(
-  program: Program,
-  dtype: 'float32' | 'bfloat16' | 'float16',
-  quantization: 'none' | 'int8',
-  embeddingBytes = dtype === 'float32' ? 4 : 2,
-): number {
-  const { linearElements, linearRows, embeddingElements, vectorElements } = countWeights(program);
-  const linear =
-    quantization === 'int8' ? linearElements + 4 * linearRows : linearElements * (dtype === 'float32' ? 4 : 2);
-  return linear + embeddingElements * embeddingBytes + vectorElements * 4;
-}
-
 function familyOf(architecture: string): ModelFamily | undefined {
   return FAMILIES.find((family) => family.architectures.includes(architecture));
 }

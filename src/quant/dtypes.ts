@@ -67,9 +67,6 @@ export const ELEMENT_BYTES: Readonly<Record<string, number>> = {
   BOOL: 1,
 };
 
-/** Types whose elements are numbers that {@link decodeElements} can turn into fp32. */
-export const DECODABLE = ['F32', 'F16', 'BF16', 'F64', 'I64', 'I32', 'I16', 'I8', 'U8', 'BOOL'] as const;
-
 /** Little-endian elements as fp32 (rounded to nearest where fp32 cannot hold them). */
 export function decodeElements(dtype: string, bytes: Uint8Array<ArrayBuffer>): Float32Array<ArrayBuffer> {
   const count = bytes.length / (ELEMENT_BYTES[dtype] ?? 1);

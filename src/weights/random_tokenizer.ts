@@ -9,11 +9,6 @@ export interface RandomTokenizer {
   readonly json: unknown;
   /** tokenizer_config.json */
   readonly config: unknown;
-  /** Token strings by id, as the vocabulary spells them. */
-  readonly tokens: readonly string[];
-  readonly merges: readonly (readonly [string, string])[];
-  /** Ids of control tokens. */
-  readonly special: readonly number[];
 }
 
 const SPECIAL = ['<|bos|>', '<|eos|>'];
@@ -76,7 +71,7 @@ export function randomTokenizer(vocabSize: number): RandomTokenizer {
     chat_template:
       "{% for message in messages %}{{ message.role + ': ' + message.content + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}",
   };
-  return { json, config, tokens, merges, special: [0, 1] };
+  return { json, config };
 }
 
 /** GPT-2's printable stand-ins for the 256 bytes, in byte order. */
