@@ -55,14 +55,19 @@ export function observeAnswers(app: FastifyInstance, context: ServerContext): vo
   const quiet = new Set(context.config.disableAccessLogForEndpoints);
   app.addHook('onRequest', async (request, reply) => {
     const startMs = context.clock.now();
-    reply.raw.once('close', () => {
+    let answered = false;
+    const { raw } = reply;
+    raw.once('finish', () => {
+      answered = true;
+    });
+    raw.once('close', () => {
       const ms = context.clock.now() - startMs;
-      const status = reply.raw.writableFinished ? reply.raw.statusCode : CLIENT_CLOSED;
+      const status = answered ? raw.statusCode : CLIENT_CLOSED;
       const handler = request.routeOptions.url ?? 'none';
       const path = request.url.split('?', 1)[0] ?? '';
       if (!UNCOUNTED.has(handler)) {
         const method = KNOWN_METHODS.has(request.method) ? request.method : 'OTHER';
-        const sent = Number(reply.raw.getHeader('content-length') ?? 0);
+        const sent = Number(raw.getHeader('content-length') ?? 0);
         metrics.observe(handler, method, status, ms, Number(request.headers['content-length'] ?? 0) || 0, sent || 0);
       }
       if (context.config.disableAccessLog || quiet.has(path)) return;

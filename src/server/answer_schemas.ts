@@ -135,3 +135,4 @@ export const PlanResponse = z.looseObject({
   reasons: z.record(z.string(), z.string()),
 });
 export const Text = z.string();
+export const Empty = z.null();

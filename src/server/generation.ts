@@ -30,6 +30,15 @@ function rejectionReason(error: unknown): 'max_num_queued_reqs' | 'max_num_queue
   return error.code === 'queue_full' ? 'max_num_queued_reqs' : null;
 }
 
+function logJob({ log, config }: ServerContext, { id, prompts, params }: GenerationJob): void {
+  const clip = (prompt: string | Int32Array): unknown =>
+    typeof prompt === 'string' ? prompt.slice(0, config.maxLogLen) : [...prompt.subarray(0, config.maxLogLen)];
+  log.info(
+    { id, prompts: prompts.slice(0, 16).map(clip), params: { ...params, seed: params.seed?.toString() } },
+    'generation',
+  );
+}
+
 /**
  * Deltas of all prompts in order of arrival. One failure ends all prompts. Throws what the AsyncLLM throws, or the
  * reason of the request's signal once it is aborted.
@@ -42,6 +51,7 @@ export async function* runGeneration(
   const { llm, clock } = context;
   const stop = new AbortController();
   const signal = AbortSignal.any([request.signal, stop.signal]);
+  if (context.config.enableLogRequests) logJob(context, job);
   const suffix = randomId();
   const numbers = { arrivalMs: request.arrivalMs, n: job.params.n ?? 1, maxTokens: job.params.maxTokens ?? null };
   const queue: PromptDelta[] = [];

@@ -29,7 +29,7 @@ interface Doc {
 }
 
 const json = (description: string, schema: ZodType) => ({ description, content: { 'application/json': { schema } } });
-const empty = (description: string) => ({ description, content: {} });
+const empty = (description: string) => answers.Empty.describe(description);
 
 function doc(spec: Omit<Doc, 'response'>, ok: unknown, errors: readonly number[]) {
   const response: Record<number, unknown> = { 200: ok };

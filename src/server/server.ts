@@ -24,6 +24,9 @@ import { registerRoutes } from './routes.ts';
 import { startStatsLog } from './stats_log.ts';
 import { checkBodySize, mediaTypeError, schemaError } from './validation.ts';
 
+/** How long last answers get to reach their clients once the server closes. */
+const CLOSE_GRACE_MS = 500;
+
 export interface Server {
   readonly app: FastifyInstance;
   readonly context: ServerContext;
@@ -103,6 +106,8 @@ function answerErrors(app: FastifyInstance, context: ServerContext): void {
   });
   const patterns: { readonly test: RegExp; readonly methods: Set<string> }[] = [];
   app.addHook('onRoute', (route) => {
+    // The preflight route of CORS matches every path, which would make every unknown path a known one.
+    if (route.url.includes('*')) return;
     const test = new RegExp(`^${route.url.replace(/:[^/]+/g, '[^/]+')}$`);
     patterns.push({ test, methods: new Set([route.method].flat()) });
   });
@@ -189,6 +194,12 @@ export async function createServer(
     stops.push(llm.onStats((stats) => context.metrics.onStep(stats)));
     if (config.logger) stops.push(startStatsLog(llm, config.logger, config.statsIntervalS));
   }
+  app.addHook('preClose', async () => {
+    context.active.beginDrain();
+    context.active.abortAll();
+    // Sockets that were opened and never used count as busy for Node and would hold the end up for a minute.
+    setTimeout(() => app.server.closeAllConnections(), CLOSE_GRACE_MS).unref();
+  });
   app.addHook('onClose', async () => {
     for (const stop of stops) stop();
   });

@@ -117,6 +117,8 @@ export interface Bench {
 
 export interface BenchOptions extends Partial<ServerConfig> {
   readonly script?: Script;
+  /** Instead of the model's own chat template. */
+  readonly chatTemplate?: string;
   /** Engine flags, as on the command line. */
   readonly flags?: readonly string[];
 }
@@ -124,10 +126,11 @@ export interface BenchOptions extends Partial<ServerConfig> {
 export async function bench({
   script = { reply: 'Hello there, this is a test.' },
   flags = [],
+  chatTemplate: template,
   ...config
 }: BenchOptions = {}): Promise<Bench> {
   const tokenizer = await loadTokenizer(MODEL_FOLDER);
-  const chatTemplate = await loadChatTemplate(MODEL_FOLDER);
+  const chatTemplate = await loadChatTemplate(MODEL_FOLDER, template);
   const defaults = [
     '--model',
     MODEL_FOLDER,
