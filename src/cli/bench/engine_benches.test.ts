@@ -18,8 +18,9 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'tokenmill-bench-'));
   expect(await benchMakeModel(['tiny-llama', '--out', join(folder, 'model')])).toBe(0);
   const flags = ['--backend', 'reference', '--max-model-len', '256', '--num-gpu-blocks-override', '256'];
-  const { config } = await parseEngineBench([join(folder, 'model'), ...flags], {});
-  llm = await loadEngine(config, { inProcess: true });
+  const parsed = await parseEngineBench('latency', '', {}, [join(folder, 'model'), ...flags]);
+  if (parsed === null) throw new Error('no help was asked for');
+  llm = await loadEngine(parsed.config, { inProcess: true });
 });
 
 afterAll(async () => {
@@ -29,11 +30,12 @@ afterAll(async () => {
 
 describe('offline benchmarks', () => {
   it('take the flags of serve beside their own', async () => {
-    const { config, flags } = await parseEngineBench(['m', '--max-num-seqs', '9', '--batch-size', '3'], LATENCY_FLAGS);
-    expect(config).toMatchObject({ model: 'm', maxNumSeqs: 9 });
-    expect(config).not.toHaveProperty('batchSize');
-    expect(flags).toMatchObject({ batchSize: 3, inputLen: 32 });
-    await expect(parseEngineBench(['--batch-sise', '3'], LATENCY_FLAGS)).rejects.toThrow('--batch-size');
+    const parse = (...args: string[]) => parseEngineBench('latency', '', LATENCY_FLAGS, args);
+    const parsed = await parse('m', '--max-num-seqs', '9', '--batch-size', '3');
+    expect(parsed?.config).toMatchObject({ model: 'm', maxNumSeqs: 9 });
+    expect(parsed?.config).not.toHaveProperty('batchSize');
+    expect(parsed?.flags).toMatchObject({ batchSize: 3, inputLen: 32 });
+    await expect(parse('--batch-sise', '3')).rejects.toThrow('--batch-size');
   });
 
   it('latency: one figure a repetition and a request', async () => {

@@ -4,9 +4,9 @@ import type { Rng } from '../../base/rng.ts';
 import type { AsyncLLM } from '../../client/async_llm.ts';
 import type { LLMEngine } from '../../client/llm_engine.ts';
 import { loadEngine } from '../../client/load_engine.ts';
-import { parseCommandLine } from '../../config/command_line.ts';
 import type { ConfigOf, FlagTable } from '../../config/flag_types.ts';
-import { type EngineConfig, FLAGS } from '../../config/flags.ts';
+import type { EngineConfig } from '../../config/flags.ts';
+import { parseEngineArgs, printNotes } from '../engine_args.ts';
 import { progressLine } from './progress.ts';
 
 export interface EngineWork {
@@ -26,16 +26,24 @@ export interface EngineRecord {
   readonly outputTokens: number;
 }
 
-/** The flags of `serve` and those of one benchmark, from one command line; the model may be positional. */
+/** A benchmark's own flags have the group `own`; `serve`'s come beside them, the model may be positional. Null after help. */
 export async function parseEngineBench<const T extends FlagTable>(
-  args: readonly string[],
+  name: string,
+  doc: string,
   own: T,
-): Promise<{ config: EngineConfig; flags: ConfigOf<T> }> {
-  const { values, positionals } = await parseCommandLine(args, { ...FLAGS, ...own });
-  const all = values as Readonly<Record<string, unknown>>;
-  const pick = (table: FlagTable) => Object.fromEntries(Object.keys(table).map((key) => [key, all[key]]));
-  const model = positionals[0] === undefined ? {} : { model: positionals[0] };
-  return { config: Object.freeze({ ...pick(FLAGS), ...model }) as EngineConfig, flags: pick(own) as ConfigOf<T> };
+  args: readonly string[],
+): Promise<{ config: EngineConfig; flags: ConfigOf<T> } | null> {
+  const parsed = await parseEngineArgs(args, {
+    usage: [`Usage: tokenmill bench ${name} [model] [flags]`, '', doc],
+    own,
+    heading: 'Benchmark',
+    shown: ['model', 'device'],
+    modelFirst: true,
+    maxPositionals: 1,
+  });
+  if (parsed === null) return null;
+  printNotes(parsed.notes);
+  return { config: parsed.config, flags: parsed.own };
 }
 
 export async function loadBenchEngine(config: EngineConfig): Promise<LLMEngine> {

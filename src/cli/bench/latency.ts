@@ -10,6 +10,8 @@ import { type Summary, summarize } from './statistics.ts';
 
 const MANY = 1_000_000;
 
+const DOC = 'How long one batch takes, from its arrival to its last token.';
+
 export const LATENCY_FLAGS = {
   inputLen: {
     kind: 'int',
@@ -17,7 +19,7 @@ export const LATENCY_FLAGS = {
     default: 32,
     min: 1,
     max: MANY,
-    group: 'work',
+    group: 'own',
     doc: 'Tokens of each prompt.',
   },
   outputLen: {
@@ -26,7 +28,7 @@ export const LATENCY_FLAGS = {
     default: 128,
     min: 1,
     max: MANY,
-    group: 'work',
+    group: 'own',
     doc: 'Tokens of each answer.',
   },
   batchSize: {
@@ -35,7 +37,7 @@ export const LATENCY_FLAGS = {
     default: 8,
     min: 1,
     max: MANY,
-    group: 'work',
+    group: 'own',
     doc: 'Requests that arrive together.',
   },
   numIters: {
@@ -44,7 +46,7 @@ export const LATENCY_FLAGS = {
     default: 10,
     min: 1,
     max: MANY,
-    group: 'work',
+    group: 'own',
     doc: 'Measured repetitions.',
   },
   numItersWarmup: {
@@ -53,10 +55,10 @@ export const LATENCY_FLAGS = {
     default: 2,
     min: 0,
     max: MANY,
-    group: 'work',
+    group: 'own',
     doc: 'Repetitions before them.',
   },
-  outputJson: { kind: 'string', cli: '--output-json', default: null, group: 'report', doc: 'Write the result here.' },
+  outputJson: { kind: 'string', cli: '--output-json', default: null, group: 'own', doc: 'Write the result here.' },
 } as const satisfies FlagTable;
 
 export interface LatencyWork {
@@ -109,7 +111,9 @@ const milliseconds = (summary: Summary | null, scale = 1000) =>
     : [summary.mean, summary.p50, summary.p90, summary.p99].map((value) => formatNumber(value * scale));
 
 export async function benchLatency(args: readonly string[]): Promise<number> {
-  const { config, flags } = await parseEngineBench(args, LATENCY_FLAGS);
+  const parsed = await parseEngineBench('latency', DOC, LATENCY_FLAGS, args);
+  if (parsed === null) return 0;
+  const { config, flags } = parsed;
   const llm = await loadBenchEngine(config);
   const progress = progressLine(process.stderr);
   try {

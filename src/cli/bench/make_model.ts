@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { TokenmillError } from '../../base/errors.ts';
 import { parseCommandLine } from '../../config/command_line.ts';
 import type { FlagTable } from '../../config/flag_types.ts';
-import { formatBytes } from '../../config/resolve.ts';
+import { formatBytes } from '../../config/format.ts';
+import { helpText } from '../../config/help.ts';
 import { SHAPE_NAMES } from '../../weights/random_model.ts';
 import { makeRandomModel } from '../random_model.ts';
 
@@ -38,7 +39,12 @@ export const MAKE_MODEL_FLAGS = {
 
 /** Refuses a folder with files in it: a model's files among others would be hard to tell apart, and are large. */
 export async function benchMakeModel(args: readonly string[]): Promise<number> {
-  const { values, positionals } = await parseCommandLine(args, MAKE_MODEL_FLAGS);
+  const { values, positionals, help } = await parseCommandLine(args, MAKE_MODEL_FLAGS);
+  if (help !== null) {
+    const usage = ['Usage: tokenmill bench make-model SHAPE [flags]', '', `Shapes: ${SHAPE_NAMES.join(', ')}`];
+    console.log(helpText({ usage, table: MAKE_MODEL_FLAGS, groups: { model: 'Model' } }, help));
+    return 0;
+  }
   const shape = positionals[0];
   if (shape === undefined) {
     throw new TokenmillError('flag_invalid', 'bench make-model needs the name of a shape.', {

@@ -20,6 +20,9 @@ import { summarize } from './statistics.ts';
 
 const MANY = 1_000_000;
 
+const DOC =
+  'The same requests one by one, in static batches, continuously batched, and with their shared prefix cached.';
+
 export const MODES_FLAGS = {
   numPrompts: {
     kind: 'int',
@@ -27,7 +30,7 @@ export const MODES_FLAGS = {
     default: 32,
     min: 1,
     max: MANY,
-    group: 'work',
+    group: 'own',
     doc: 'Requests, all waiting from the start.',
   },
   prefixLen: {
@@ -36,7 +39,7 @@ export const MODES_FLAGS = {
     default: 128,
     min: 0,
     max: MANY,
-    group: 'work',
+    group: 'own',
     doc: 'Tokens that all prompts begin with.',
   },
   inputLen: {
@@ -45,7 +48,7 @@ export const MODES_FLAGS = {
     default: 64,
     min: 1,
     max: MANY,
-    group: 'work',
+    group: 'own',
     doc: 'Tokens of a prompt after them, on average.',
   },
   outputLen: {
@@ -54,7 +57,7 @@ export const MODES_FLAGS = {
     default: 64,
     min: 1,
     max: MANY,
-    group: 'work',
+    group: 'own',
     doc: 'Tokens of an answer, on average.',
   },
   rangeRatio: {
@@ -63,7 +66,7 @@ export const MODES_FLAGS = {
     default: 0.75,
     min: 0,
     max: 1,
-    group: 'work',
+    group: 'own',
     doc: 'Lengths vary by this share around the average.',
   },
   batchSize: {
@@ -72,10 +75,10 @@ export const MODES_FLAGS = {
     default: 8,
     min: 1,
     max: MANY,
-    group: 'work',
+    group: 'own',
     doc: 'Requests of a static batch.',
   },
-  outputJson: { kind: 'string', cli: '--output-json', default: null, group: 'report', doc: 'Write the result here.' },
+  outputJson: { kind: 'string', cli: '--output-json', default: null, group: 'own', doc: 'Write the result here.' },
 } as const satisfies FlagTable;
 
 type ModesWork = Pick<
@@ -196,7 +199,9 @@ export function formatModes(results: readonly ModeResult[]): string[] {
 }
 
 export async function benchModes(args: readonly string[]): Promise<number> {
-  const { config, flags } = await parseEngineBench(args, MODES_FLAGS);
+  const parsed = await parseEngineBench('modes', DOC, MODES_FLAGS, args);
+  if (parsed === null) return 0;
+  const { config, flags } = parsed;
   const llm = await loadBenchEngine(config);
   const progress = progressLine(process.stderr);
   try {

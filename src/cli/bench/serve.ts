@@ -6,6 +6,7 @@ import { TokenmillError } from '../../base/errors.ts';
 import { Rng } from '../../base/rng.ts';
 import { parseCommandLine } from '../../config/command_line.ts';
 import type { ConfigOf, FlagTable } from '../../config/flag_types.ts';
+import { helpText } from '../../config/help.ts';
 import { loadTokenizer } from '../../tokenizer/load_tokenizer.ts';
 import { arrivalTimesS } from './arrivals.ts';
 import { generateLoad, type LoadResult } from './load_generator.ts';
@@ -196,6 +197,13 @@ export const SERVE_FLAGS = {
   },
 } as const satisfies FlagTable;
 
+const SERVE_GROUPS = { target: 'Server', load: 'Load', prompts: 'Prompts', report: 'Report' };
+const USAGE = [
+  'Usage: tokenmill bench serve [flags]',
+  '',
+  'Load on any OpenAI-compatible server, measured from outside.',
+];
+
 export type ServeFlags = ConfigOf<typeof SERVE_FLAGS>;
 
 export interface ServeBench {
@@ -283,7 +291,11 @@ export async function measureServe(
 
 /** Exit code 1 when a request failed. */
 export async function benchServe(args: readonly string[]): Promise<number> {
-  const { values } = await parseCommandLine(args, SERVE_FLAGS);
+  const { values, help } = await parseCommandLine(args, SERVE_FLAGS);
+  if (help !== null) {
+    console.log(helpText({ usage: USAGE, table: SERVE_FLAGS, groups: SERVE_GROUPS }, help));
+    return 0;
+  }
   const progress = progressLine(process.stderr);
   const { model, report, result } = await measureServe(values, (done, inFlight) =>
     progress.show(`${done} of ${values.numPrompts} done, ${inFlight} in flight`),

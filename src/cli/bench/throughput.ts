@@ -17,6 +17,8 @@ import { datasetWork } from './workload.ts';
 
 const MANY = 1_000_000;
 
+const DOC = 'Tokens a second over a heap of requests that arrive at once.';
+
 export const THROUGHPUT_FLAGS = {
   numPrompts: {
     kind: 'int',
@@ -24,7 +26,7 @@ export const THROUGHPUT_FLAGS = {
     default: 64,
     min: 1,
     max: MANY,
-    group: 'work',
+    group: 'own',
     doc: 'Requests, all at once.',
   },
   inputLen: {
@@ -33,7 +35,7 @@ export const THROUGHPUT_FLAGS = {
     default: 128,
     min: 1,
     max: MANY,
-    group: 'work',
+    group: 'own',
     doc: 'Tokens of each prompt.',
   },
   outputLen: {
@@ -42,7 +44,7 @@ export const THROUGHPUT_FLAGS = {
     default: 128,
     min: 1,
     max: MANY,
-    group: 'work',
+    group: 'own',
     doc: 'Tokens of each answer.',
   },
   prefixLen: {
@@ -51,17 +53,17 @@ export const THROUGHPUT_FLAGS = {
     default: 0,
     min: 0,
     max: MANY,
-    group: 'work',
+    group: 'own',
     doc: 'Tokens that all prompts begin with, before --input-len more.',
   },
   datasetPath: {
     kind: 'string',
     cli: '--dataset-path',
     default: null,
-    group: 'work',
+    group: 'own',
     doc: 'Prompts of a file instead: .jsonl or .json records, or a prompt a line.',
   },
-  outputJson: { kind: 'string', cli: '--output-json', default: null, group: 'report', doc: 'Write the result here.' },
+  outputJson: { kind: 'string', cli: '--output-json', default: null, group: 'own', doc: 'Write the result here.' },
 } as const satisfies FlagTable;
 
 type ThroughputFlags = ConfigOf<typeof THROUGHPUT_FLAGS>;
@@ -119,7 +121,9 @@ export async function measureThroughput(
 }
 
 export async function benchThroughput(args: readonly string[]): Promise<number> {
-  const { config, flags } = await parseEngineBench(args, THROUGHPUT_FLAGS);
+  const parsed = await parseEngineBench('throughput', DOC, THROUGHPUT_FLAGS, args);
+  if (parsed === null) return 0;
+  const { config, flags } = parsed;
   const llm = await loadBenchEngine(config);
   const progress = progressLine(process.stderr);
   try {
