@@ -5,6 +5,7 @@
 import { TokenmillError } from '../base/errors.ts';
 import type { MachineFacts, ModelFacts } from './facts.ts';
 import type { EngineConfig } from './flags.ts';
+import { formatBytes } from './format.ts';
 import { type EnginePlan, maxLogitRows } from './plan.ts';
 
 /** Defaults of vLLM's server on CPU (one rank). */
@@ -83,7 +84,12 @@ function resolveWeightDType(config: EngineConfig, model: ModelFacts, reasons: Re
   return config.dtype === 'auto' ? model.checkpointDType : config.dtype;
 }
 
-function resolveIsa(config: EngineConfig, machine: MachineFacts, reasons: Reasons): string {
+/** Throws `native_missing` or `isa_unsupported`. */
+export function resolveIsa(
+  config: Pick<EngineConfig, 'backend' | 'isa'>,
+  machine: MachineFacts,
+  reasons: Reasons = {},
+): string {
   if (config.backend === 'reference') {
     reasons['isa'] = 'the reference backend is plain TypeScript';
     return 'reference';
@@ -108,7 +114,11 @@ function resolveIsa(config: EngineConfig, machine: MachineFacts, reasons: Reason
   return config.isa;
 }
 
-function resolveThreads(config: EngineConfig, machine: MachineFacts, reasons: Reasons): number {
+export function resolveThreads(
+  config: Pick<EngineConfig, 'backend' | 'threads'>,
+  machine: MachineFacts,
+  reasons: Reasons = {},
+): number {
   if (config.backend === 'reference') {
     reasons['threads'] = 'the reference backend runs on the engine thread';
     return 1;
@@ -301,16 +311,4 @@ function resolveBlocks(config: EngineConfig, memory: MemorySum, lengths: Lengths
   } else reasons['numBlocks'] = 'what memory holds beside weights and scratch';
   memory.check(lengths, numBlocks);
   return numBlocks;
-}
-
-/** `1.5 GiB` */
-export function formatBytes(bytes: number): string {
-  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
-  let value = bytes;
-  let unit = 0;
-  while (Math.abs(value) >= 1024 && unit < units.length - 1) {
-    value /= 1024;
-    unit++;
-  }
-  return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`;
 }

@@ -1,0 +1,108 @@
+/** `tokenmill serve`: load, listen, drain. */
+import { createServer as createSocket } from 'node:net';
+import { TokenmillError } from '../base/errors.ts';
+import type { LLMEngine } from '../client/llm_engine.ts';
+import { loadEngine } from '../client/load_engine.ts';
+import type { EngineConfig } from '../config/flags.ts';
+import { progressLine } from './bench/progress.ts';
+import { parseEngineArgs } from './engine_args.ts';
+import { loadProgress } from './load_progress.ts';
+import { planLine } from './plan_text.ts';
+import { version } from './version.ts';
+
+const USAGE = [
+  'Usage: tokenmill serve [model] [flags]',
+  '',
+  'Serves a model (a folder, a Hugging Face id, or the embedded one) on an OpenAI-compatible API.',
+];
+/** How long requests get to hear that the engine is dead before the process ends. */
+const DEATH_GRACE_MS = 2000;
+
+export async function serveCommand(args: readonly string[]): Promise<number> {
+  const startMs = performance.now();
+  const parsed = await parseEngineArgs(args, {
+    usage: USAGE,
+    own: {},
+    heading: '',
+    shown: ['model', 'device', 'cache', 'scheduler', 'sampling', 'chat', 'server', 'logging'],
+    modelFirst: true,
+    maxPositionals: 1,
+  });
+  if (parsed === null) return 0;
+  const { config, notes } = parsed;
+  await checkPort(config);
+  const line = progressLine(process.stderr);
+  // The server's libraries are imported while the engine's thread loads the weights.
+  const serverModules = Promise.all([import('../server/index.ts'), import('pino')]);
+  serverModules.catch(() => {});
+  const llm = await loadEngine(config, loadProgress(line)).finally(() => line.clear());
+  const [{ createServer, onTermination, openBindingWarning, serverConfigOf }, { pino }] = await serverModules;
+  const log = pino({ level: config.logLevel, base: null, timestamp: pino.stdTimeFunctions.isoTime });
+  for (const note of notes) log.warn(note);
+  const server = await createServer(llm, serverConfigOf(config, { version: version(), logger: log }));
+  const url = await server.listen({ host: config.host, port: config.port });
+  const warning = openBindingWarning(config.host, config.apiKey);
+  if (warning !== null) process.stderr.write(`\n${warning}\n`);
+  process.stderr.write(welcome(llm, config, url, performance.now() - startMs));
+  return new Promise((resolve) => {
+    const shutdown = async (): Promise<void> => {
+      await server.shutdown();
+      await llm.close();
+    };
+    onTermination({ shutdown, exit: (code) => process.exit(code), log });
+    void llm.died.then(async (error) => {
+      log.fatal({ err: error }, 'the engine is dead; the process ends');
+      await Promise.race([server.shutdown(), new Promise((done) => setTimeout(done, DEATH_GRACE_MS))]);
+      resolve(error.exitCode);
+      process.exit(error.exitCode);
+    });
+  });
+}
+
+/** A port in use is better told before a minute of loading than after it. */
+async function checkPort(config: EngineConfig): Promise<void> {
+  const socket = createSocket();
+  await new Promise<void>((resolve, reject) => {
+    socket.once('error', (error: NodeJS.ErrnoException) => reject(bindError(error, config)));
+    socket.listen({ host: config.host, port: config.port, exclusive: true }, () => resolve());
+  });
+  await new Promise((resolve) => socket.close(resolve));
+}
+
+function bindError(error: NodeJS.ErrnoException, { host, port }: EngineConfig): TokenmillError {
+  if (error.code === 'EADDRINUSE') {
+    return new TokenmillError('port_in_use', `Port ${port} on ${host} is in use by another process.`, {
+      param: '--port',
+      remedy: `Stop it, or choose another with --port ${port + 1}.`,
+      cause: error,
+    });
+  }
+  const privileged =
+    error.code === 'EACCES' ? 'Ports below 1024 need privileges; choose a higher --port.' : 'Check --host and --port.';
+  return new TokenmillError('flag_invalid', `Cannot listen on ${host}:${port}: ${error.message}.`, {
+    param: '--host',
+    remedy: privileged,
+    cause: error,
+  });
+}
+
+function welcome(llm: LLMEngine, config: EngineConfig, url: string, startedMs: number): string {
+  const { plan, timings } = llm;
+  const name = plan.servedModelNames[0] ?? config.model;
+  const key = config.apiKey.length > 0 ? ` -H 'Authorization: Bearer KEY'` : '';
+  const body = llm.hasChatTemplate
+    ? { model: name, messages: [{ role: 'user', content: 'What is PagedAttention?' }] }
+    : { model: name, prompt: 'Once upon a time', max_tokens: 32 };
+  const route = llm.hasChatTemplate ? 'chat/completions' : 'completions';
+  return `
+Tokenmill ${version()} serves ${name} at ${url}
+  ${planLine(plan)}
+  ready after ${startedMs.toFixed(0)} ms (inspect ${timings.inspectMs.toFixed(0)}, weights ${timings.loadMs.toFixed(0)})
+
+  curl ${url}/v1/${route} -H 'Content-Type: application/json'${key} \\
+    -d '${JSON.stringify(body)}'
+
+  Docs: ${config.disableDocs ? 'off (--disable-docs)' : `${url}/docs`}   Plan: ${url}/plan   Metrics: ${url}/metrics   Stop: Ctrl-C
+
+`;
+}
