@@ -11,6 +11,8 @@ export interface MetricsOptions {
   /** Also export the names of older vLLM versions. */
   readonly legacy?: boolean;
   readonly customBuckets?: CustomBuckets;
+  /** False leaves out what the engine reports (`--disable-log-stats`); writes to it are ignored. Default true. */
+  readonly engineFamilies?: boolean;
   /** process_* and nodejs_* metrics. Default true. */
   readonly processMetrics?: boolean;
 }
@@ -61,6 +63,7 @@ export class MetricsRegistry {
     this.contentType = this.registry.contentType;
     this.fixed = { model_name: options.modelName, engine: options.engine ?? '0' };
     for (const name of metricNames({ legacy: options.legacy ?? false })) {
+      if (options.engineFamilies === false && 'model_name' in METRICS[name].labels) continue;
       const definition: MetricDefinition = METRICS[name];
       this.live.set(name, makeMetric(name, definition, this.registry, options));
       // Children exist from the start with 0, so that rate() works from the first scrape.

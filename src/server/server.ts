@@ -44,6 +44,7 @@ function makeContext(llm: AsyncLLM, config: ServerConfig, clock: Clock): ServerC
     maxModelLen: plan.maxModelLen,
     legacy: config.legacyMetrics,
     customBuckets: config.customHistogramBuckets,
+    engineFamilies: !config.disableLogStats,
   });
   const metrics = new EngineMetrics(registry, plan.maxModelLen, {
     ...plan,
