@@ -38,7 +38,7 @@ const COMMANDS: Readonly<Record<string, CommandRow>> = {
 };
 
 function helpText(): string {
-  const width = Math.max(...Object.keys(COMMANDS).map((name) => name.length));
+  const width = Math.max(...[...Object.keys(COMMANDS), 'version'].map((name) => name.length));
   return [
     'tokenmill: LLM inference and serving for Node.js',
     '',

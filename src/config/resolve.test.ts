@@ -1,0 +1,190 @@
+import { describe, expect, test } from 'vitest';
+import { TokenmillError } from '../base/errors.ts';
+import type { MachineFacts, ModelFacts } from './facts.ts';
+import { FLAGS } from './flags.ts';
+import { parseOptions } from './options.ts';
+import { type EnginePlan, maxLogitRows } from './plan.ts';
+import { resolve } from './resolve.ts';
+
+const GIB = 2 ** 30;
+
+const MODEL: ModelFacts = {
+  modelPath: '/models/m',
+  architecture: 'LlamaForCausalLM',
+  vocabSize: 1000,
+  maxPositionEmbeddings: 4096,
+  checkpointDType: 'bfloat16',
+  linearElements: 2 ** 29,
+  linearRows: 2 ** 16,
+  embeddingElements: 2 ** 20,
+  vectorElements: 2 ** 14,
+  kv: { layers: 16, kvHeads: 8, headDim: 64 },
+  scratchElementsPerToken: 10_000,
+};
+/** Of one 16-token block in bfloat16: keys and values of 16 layers of 8 heads of 64. */
+const BLOCK_BYTES = 2 * 16 * 8 * 64 * 2 * 16;
+
+const MACHINE: MachineFacts = {
+  totalMemoryBytes: 16 * GIB,
+  availableMemoryBytes: 12 * GIB,
+  logicalCpus: 8,
+  physicalCores: 4,
+  cpuQuota: null,
+  isaLevels: ['avx512', 'avx2'],
+};
+
+type Options = Parameters<typeof parseOptions>[0];
+
+function plan(options: Options = {}, machine: Partial<MachineFacts> = {}, model: Partial<ModelFacts> = {}): EnginePlan {
+  const config = parseOptions(options, FLAGS, {});
+  return resolve(config, { ...MODEL, ...model }, { ...MACHINE, ...machine });
+}
+
+function refusal(
+  options: Options,
+  machine: Partial<MachineFacts> = {},
+  model: Partial<ModelFacts> = {},
+): TokenmillError {
+  try {
+    plan(options, machine, model);
+  } catch (error) {
+    expect(error).toBeInstanceOf(TokenmillError);
+    return error as TokenmillError;
+  }
+  throw new Error('accepted');
+}
+
+const RESOLVED: readonly (readonly [string, Options, Partial<MachineFacts>, Partial<EnginePlan>])[] = [
+  [
+    'CPU defaults',
+    {},
+    {},
+    {
+      backend: 'cpu',
+      isa: 'avx512',
+      threads: 4,
+      weightDType: 'bfloat16',
+      kvDType: 'bfloat16',
+      maxModelLen: 4096,
+      maxNumSeqs: 128,
+      maxNumBatchedTokens: 2048,
+      blockSize: 16,
+    },
+  ],
+  [
+    'reference',
+    { backend: 'reference', threads: 9 },
+    { isaLevels: [] },
+    { isa: 'reference', threads: 1, kvDType: 'float32' },
+  ],
+  ['forced ISA and threads', { isa: 'avx2', threads: 3 }, {}, { isa: 'avx2', threads: 3 }],
+  ['a cgroup quota bounds threads', {}, { cpuQuota: 2.7 }, { threads: 2 }],
+  ['a quota below one CPU', {}, { cpuQuota: 0.5 }, { threads: 1 }],
+  ['fp32 weights have fp32 keys', { dtype: 'float32' }, {}, { weightDType: 'float32', kvDType: 'float32' }],
+  ['KV type forced', { dtype: 'float32', kvCacheDtype: 'bfloat16' }, {}, { kvDType: 'bfloat16' }],
+  ['block override', { numGpuBlocksOverride: 300 }, {}, { numBlocks: 300 }],
+  ['block override shortens the context', { numGpuBlocksOverride: 10 }, {}, { numBlocks: 10, maxModelLen: 160 }],
+  ['exact KV bytes', { kvCacheMemoryBytes: 1000 * BLOCK_BYTES + 1 }, {}, { numBlocks: 1000 }],
+  [
+    'no more blocks than can be used',
+    { maxNumSeqs: 2, maxModelLen: 100 },
+    {},
+    { numBlocks: 14, maxNumBatchedTokens: 200 },
+  ],
+  ['sequences bounded by the batch', { maxNumBatchedTokens: 64 }, {}, { maxNumSeqs: 64 }],
+  ['without chunks a prompt fits in a step', { enableChunkedPrefill: false }, {}, { maxNumBatchedTokens: 4096 }],
+];
+
+describe('resolve', () => {
+  test.each(RESOLVED)('%s', (_, options, machine, expected) => {
+    expect(plan(options, machine)).toMatchObject(expected);
+  });
+
+  test('the memory sum is that of the shapes', () => {
+    const { memory, numBlocks, ...rest } = plan();
+    expect(memory.weightBytes).toBe(2 ** 30 + 2 ** 21 + 2 ** 16);
+    expect(memory.scratchBytes).toBe(2048 * 10_000 * 4 + maxLogitRows(rest) * 1000 * 4);
+    expect(memory.availableBytes).toBe(Math.floor(0.9 * 16 * GIB - 4 * GIB));
+    expect(memory.kvBytes).toBe(numBlocks * BLOCK_BYTES);
+    expect(memory.weightBytes + memory.scratchBytes + memory.kvBytes).toBeLessThanOrEqual(memory.availableBytes);
+    // One block more would not fit.
+    expect(memory.weightBytes + memory.scratchBytes + memory.kvBytes + BLOCK_BYTES).toBeGreaterThan(
+      memory.availableBytes,
+    );
+  });
+
+  test('int8 keeps a byte an element and a scale a row', () => {
+    expect(plan({ quantization: 'int8' }).memory.weightBytes).toBe(2 ** 29 + 2 ** 18 + 2 ** 21 + 2 ** 16);
+  });
+
+  test('every decision has a reason', () => {
+    const { reasons } = plan();
+    for (const key of [
+      'isa',
+      'threads',
+      'weightDType',
+      'kvDType',
+      'maxModelLen',
+      'maxNumSeqs',
+      'maxNumBatchedTokens',
+      'numBlocks',
+      'availableBytes',
+    ]) {
+      expect(reasons[key], key).toMatch(/\w/);
+    }
+  });
+
+  test('the plan is frozen and names the model as asked', () => {
+    expect(Object.isFrozen(plan())).toBe(true);
+    expect(plan({ model: 'org/m' }).servedModelNames).toEqual(['org/m']);
+    expect(plan({ model: 'org/m', servedModelName: ['a', 'b'] }).servedModelNames).toEqual(['a', 'b']);
+  });
+});
+
+describe('what does not fit is refused with a value that works', () => {
+  /** Applies `--flag value` pairs of a remedy on top of the options. */
+  function follow(options: Options, remedy: string): Options {
+    const given: Record<string, unknown> = { ...options };
+    for (const [, name, value] of remedy.matchAll(/--([a-z-]+) ([\w.]+)/g)) {
+      const key = name!.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
+      given[key] = value;
+    }
+    return given as Options;
+  }
+
+  const small: Partial<MachineFacts> = { totalMemoryBytes: 2 * GIB, availableMemoryBytes: 1.3 * GIB };
+  const TOO_BIG: readonly (readonly [string, Options, Partial<MachineFacts>])[] = [
+    ['context asked for', { maxModelLen: 4096, gpuMemoryUtilization: 0.945 }, small],
+    ['explicit KV size beyond memory', { kvCacheMemoryBytes: 64 * GIB }, {}],
+    ['explicit KV size below one sequence', { kvCacheMemoryBytes: 1024 }, {}],
+    ['blocks below the context asked for', { numGpuBlocksOverride: 4, maxModelLen: 100 }, {}],
+    ['weights beyond memory', {}, { totalMemoryBytes: 1.2 * GIB, availableMemoryBytes: 1 * GIB }],
+    ['batch below sequences', { maxNumBatchedTokens: 8, maxNumSeqs: 9 }, {}],
+    ['no chunks and a small batch', { enableChunkedPrefill: false, maxNumBatchedTokens: 1000 }, {}],
+    ['context beyond the positions', { maxModelLen: 5000 }, {}],
+  ];
+
+  test.each(TOO_BIG)('%s', (_, options, machine) => {
+    const error = refusal(options, machine);
+    expect(['out_of_memory', 'flag_invalid']).toContain(error.code);
+    const remedy = error.remedy ?? '';
+    const flag = /--([a-z-]+) [\w.]+|Use (?:at least )?(\d+)/.exec(remedy);
+    expect(flag, remedy).not.toBeNull();
+    const cured = flag![2] === undefined ? follow(options, remedy) : follow(options, `${error.param} ${flag![2]}`);
+    expect(plan(cured, machine).numBlocks).toBeGreaterThan(0);
+  });
+
+  test('a context that is ours to choose is shortened, with the reason', () => {
+    const made = plan({ gpuMemoryUtilization: 0.945 }, small);
+    expect(made.maxModelLen).toBeLessThan(4096);
+    expect(made.maxModelLen).toBe(made.numBlocks * 16);
+    expect(made.reasons['maxModelLen']).toMatch(/largest that fits .* would allow 4096/);
+  });
+
+  test('a missing binary and a missing level name what there is', () => {
+    expect(refusal({}, { isaLevels: [] }).code).toBe('native_missing');
+    const error = refusal({ isa: 'amx' });
+    expect(error.code).toBe('isa_unsupported');
+    expect(error.message).toContain('avx512, avx2');
+  });
+});
