@@ -2,7 +2,7 @@
 import { locateModel } from '../client/model_source.ts';
 import { inspectMachine } from '../config/machine.ts';
 import { resolve } from '../config/resolve.ts';
-import { cpuIsaLevels } from '../executor/backends.ts';
+import { createBackend } from '../executor/backends.ts';
 import { inspectModel } from '../executor/load.ts';
 import { progressLine } from './bench/progress.ts';
 import { parseEngineArgs, printNotes } from './engine_args.ts';
@@ -38,7 +38,7 @@ export async function planCommand(args: readonly string[]): Promise<number> {
   };
   const { path } = await locateModel(config.model, config, source).finally(() => line.clear());
   const facts = inspectModel(path, (config.hfOverrides ?? {}) as Parameters<typeof inspectModel>[1]);
-  const plan = resolve(config, facts, inspectMachine(config.backend === 'cpu' ? cpuIsaLevels() : []));
+  const plan = resolve(config, facts, inspectMachine(config.backend === 'cpu' ? createBackend('cpu').isaLevels : []));
   const { config: _, ...worked } = plan;
   console.log(own.json ? JSON.stringify(worked, null, 2) : planTable(plan));
   return 0;

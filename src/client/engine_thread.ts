@@ -11,7 +11,7 @@ import type { EnginePlan } from '../config/plan.ts';
 import { resolve } from '../config/resolve.ts';
 import { EngineCore } from '../engine/engine_core.ts';
 import type { EngineCommand, StepOutputs } from '../engine/types.ts';
-import { cpuIsaLevels } from '../executor/backends.ts';
+import { createBackend } from '../executor/backends.ts';
 import { type GenerationDefaults, inspectGeneration } from '../executor/generation_defaults.ts';
 import { inspectModel, loadExecutor } from '../executor/load.ts';
 import { Heartbeat } from './heartbeat.ts';
@@ -78,7 +78,7 @@ export async function wireEngine(
   const plan = resolve(
     config,
     inspectModel(modelPath, overrides),
-    inspectMachine(config.backend === 'cpu' ? cpuIsaLevels() : []),
+    inspectMachine(config.backend === 'cpu' ? createBackend('cpu').isaLevels : []),
   );
   const inspectedMs = performance.now();
   const executor = loadExecutor(plan, { onProgress: (done, total) => onProgress({ phase: 'weights', done, total }) });

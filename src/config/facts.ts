@@ -38,6 +38,6 @@ export interface MachineFacts {
   readonly physicalCores: number;
   /** CPUs' worth of time the cgroup grants; null = no quota. */
   readonly cpuQuota: number | null;
-  /** ISA levels of the cpu backend on this machine, best first; empty when its native binary is missing. */
+  /** ISA levels of the cpu backend on this machine, best first; empty when it can run none. */
   readonly isaLevels: readonly string[];
 }

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { availableParallelism, freemem, totalmem } from 'node:os';
 import type { MachineFacts } from './facts.ts';
 
-/** @param isaLevels levels of the cpu backend, best first; empty when it has no binary here */
+/** @param isaLevels levels of the cpu backend, best first; empty when it is not used or can run none */
 export function inspectMachine(isaLevels: readonly string[]): MachineFacts {
   const meminfo = readText('/proc/meminfo');
   const available = /^MemAvailable:\s+(\d+) kB$/m.exec(meminfo ?? '');

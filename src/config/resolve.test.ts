@@ -181,8 +181,9 @@ describe('what does not fit is refused with a value that works', () => {
     expect(made.reasons['maxModelLen']).toMatch(/largest that fits .* would allow 4096/);
   });
 
-  test('a missing binary and a missing level name what there is', () => {
-    expect(refusal({}, { isaLevels: [] }).code).toBe('native_missing');
+  test('a processor too old and a missing level name what there is', () => {
+    expect(refusal({}, { isaLevels: ['avx512_emulated'] }).code).toBe('isa_unsupported');
+    expect(plan({ isa: 'avx512_emulated' }, { isaLevels: ['avx512_emulated', 'avx2'] }).isa).toBe('avx512_emulated');
     const error = refusal({ isa: 'amx' });
     expect(error.code).toBe('isa_unsupported');
     expect(error.message).toContain('avx512, avx2');

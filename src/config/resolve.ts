@@ -84,7 +84,7 @@ function resolveWeightDType(config: EngineConfig, model: ModelFacts, reasons: Re
   return config.dtype === 'auto' ? model.checkpointDType : config.dtype;
 }
 
-/** Throws `native_missing` or `isa_unsupported`. */
+/** Throws `isa_unsupported`. */
 export function resolveIsa(
   config: Pick<EngineConfig, 'backend' | 'isa'>,
   machine: MachineFacts,
@@ -94,20 +94,25 @@ export function resolveIsa(
     reasons['isa'] = 'the reference backend is plain TypeScript';
     return 'reference';
   }
-  const { isaLevels } = machine;
-  if (isaLevels.length === 0) {
-    throw new TokenmillError('native_missing', 'There is no native binary of the cpu backend for this machine.', {
-      remedy: 'Build it with `npm run build`, install the platform package, or use --backend reference (slow).',
-    });
+  // Emulated levels are for tests that ask for them.
+  const best = machine.isaLevels.find((level) => !level.endsWith('_emulated'));
+  if (best === undefined) {
+    throw new TokenmillError(
+      'isa_unsupported',
+      'This processor has none of the instruction sets that the cpu backend needs.',
+      {
+        remedy: 'It needs AVX2 with FMA, or NEON; --backend reference runs everywhere, slowly.',
+      },
+    );
   }
   if (config.isa === null) {
     reasons['isa'] = 'best level of this machine';
-    return isaLevels[0]!;
+    return best;
   }
-  if (!isaLevels.includes(config.isa)) {
+  if (!machine.isaLevels.includes(config.isa)) {
     throw new TokenmillError('isa_unsupported', `--isa ${config.isa} is not available on this machine.`, {
       param: '--isa',
-      remedy: `Available: ${isaLevels.join(', ')}.`,
+      remedy: `Available: ${machine.isaLevels.join(', ')}.`,
     });
   }
   reasons['isa'] = '--isa';
