@@ -14,14 +14,18 @@ export interface AddedToken {
   readonly normalized: boolean;
 }
 
-/** Added tokens of tokenizer.json, then those that only tokenizer_config.json knows. */
-export function readAddedTokens(tokenizer: Spec, config: Spec): AddedToken[] {
+/**
+ * Added tokens of tokenizer.json, then those that only tokenizer_config.json knows. A token that the model's vocabulary
+ * has keeps its id there, whatever the list says.
+ */
+export function readAddedTokens(tokenizer: Spec, config: Spec, vocabulary: ReadonlyMap<string, number>): AddedToken[] {
   const tokens = new Map<number, AddedToken>();
   const known = new Set<string>();
   const add = (id: number, value: unknown): void => {
-    const token = readToken(id, asSpec(value, 'an added token'));
-    if (tokens.has(id) || known.has(token.content) || token.content === '') return;
-    tokens.set(id, token);
+    const listed = readToken(id, asSpec(value, 'an added token'));
+    const token = { ...listed, id: vocabulary.get(listed.content) ?? id };
+    if (tokens.has(token.id) || known.has(token.content) || token.content === '') return;
+    tokens.set(token.id, token);
     known.add(token.content);
   };
   for (const entry of asArray(tokenizer['added_tokens'] ?? [], 'added_tokens')) {

@@ -14,6 +14,19 @@ function buildTable(): string[] {
 /** UTF-8 bytes of the text, each written as its stand-in. */
 export function bytesToChars(text: string): string {
   let mapped = '';
+  let plainFrom = 0;
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i);
+    if (unit > 0x20 && unit < 0x7f) continue;
+    if (unit >= 0x80) return mapped + text.slice(plainFrom, i) + mapBytes(text.slice(i));
+    mapped += text.slice(plainFrom, i) + CHAR_OF_BYTE[unit];
+    plainFrom = i + 1;
+  }
+  return plainFrom === 0 ? text : mapped + text.slice(plainFrom);
+}
+
+function mapBytes(text: string): string {
+  let mapped = '';
   for (const byte of encoder.encode(text)) mapped += CHAR_OF_BYTE[byte];
   return mapped;
 }

@@ -50,7 +50,7 @@ export class JsonTokenizer implements Tokenizer {
     this.normalize = readNormalizer(asSpecOrNull(tokenizer['normalizer'], 'normalizer'));
     this.preTokenize = readPreTokenizer(asSpecOrNull(tokenizer['pre_tokenizer'], 'pre_tokenizer'));
     this.decoder = readDecoder(asSpecOrNull(tokenizer['decoder'], 'decoder'));
-    const added = readAddedTokens(tokenizer, config);
+    const added = readAddedTokens(tokenizer, config, this.model.vocabulary.ids);
     for (const [token, id] of this.model.vocabulary.ids) this.tokens[id] = token;
     for (const { id, content } of added) this.tokens[id] = content;
     this.vocabSize = this.tokens.length;
