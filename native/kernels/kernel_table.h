@@ -1,0 +1,184 @@
+// The contract between the runtime and the kernels: plain arguments and one function table per ISA level. Kernels know
+// nothing of threads, memory plans or JavaScript; each function computes the range of its output it is asked for.
+#pragma once
+#include <cstdint>
+
+namespace mill {
+
+// Output columns of one weight panel; also the positions of one KV tile.
+constexpr int kPanel = 16;
+constexpr int kTile = 16;
+
+enum class WeightType : int32_t { f32 = 0, bf16 = 1, f16 = 2, i8 = 3 };
+enum class KvType : int32_t { f32 = 0, bf16 = 1 };
+
+// K is padded with zeros to what every ISA's widest step needs, so that one packed layout serves all of them.
+#define MILL_INLINE [[gnu::always_inline]] inline  // no out-of-line copy that two ISA files could share
+
+MILL_INLINE constexpr int64_t padded_k(WeightType type, int64_t k) {
+  const int64_t step = type == WeightType::i8 ? 64 : type == WeightType::bf16 ? 32 : 2;
+  return (k + step - 1) / step * step;
+}
+
+MILL_INLINE constexpr int64_t element_bytes(WeightType type) {
+  return type == WeightType::f32 ? 4 : type == WeightType::i8 ? 1 : 2;
+}
+
+// A weight [n, k] in panels of 16 output columns, zero-padded columns in the last one:
+//   f32, f16: [panel][k][16]     bf16: [panel][k/2][16][2]     i8: [panel][k/4][16][4] and one scale a column.
+struct PackedLinear {
+  WeightType type;
+  int64_t n;
+  int64_t k;
+  int64_t k_padded;
+  const void* data;
+  const float* scales;          // i8: [n rounded up to 16]
+  const int32_t* column_sums;   // i8: [n rounded up to 16], 128 times the sum of q over k
+  MILL_INLINE int64_t panels() const { return (n + kPanel - 1) / kPanel; }
+};
+
+struct LinearArgs {
+  const float* x;  // [m, k]
+  int64_t m;
+  PackedLinear weight;
+  const float* bias;  // [n] or null
+  float* y;           // [m, n]
+  void* prepared;     // written by linear_prepare, read by linear; prepared_bytes() large
+};
+
+// Largest prepared input of any level: rows of padded fp32 or narrower, and a scale a row.
+MILL_INLINE constexpr int64_t prepared_bytes(int64_t m, int64_t k) { return (m + 32) * ((k + 64) * 4 + 4) + 256; }
+
+struct RmsNormArgs {
+  const float* x;
+  const float* weight;
+  float* y;
+  int64_t group;
+  float eps;
+};
+
+struct RopeArgs {
+  const float* x;
+  const int32_t* positions;
+  const float* table;  // [P, rotary_dim]
+  float* y;
+  int64_t width;
+  int64_t head_dim;
+  int64_t rotary_dim;
+  bool interleaved;
+};
+
+// One layer's cache. A block holds, per KV head, keys as [block_size / unit][head_dim][unit] and values as
+// [block_size][value_stride]; unit is 16 when block_size is a multiple of it, else block_size.
+struct KvLayer {
+  KvType type;
+  int64_t block_size;
+  int64_t unit;
+  int64_t kv_heads;
+  int64_t head_dim;
+  int64_t value_stride;
+  void* keys;
+  void* values;
+  MILL_INLINE int64_t key_head_elements() const { return block_size * head_dim; }
+  MILL_INLINE int64_t value_head_elements() const { return block_size * value_stride; }
+};
+
+struct KvWriteArgs {
+  const float* k;  // [T, kv_heads * head_dim]
+  const float* v;
+  const int32_t* slots;
+  KvLayer kv;
+};
+
+struct AttentionArgs {
+  const float* q;  // [T, heads * head_dim]
+  float* y;
+  KvLayer kv;
+  int64_t heads;
+  float scale;
+  float softcap;
+  int64_t window;
+  const int32_t* positions;     // [T]
+  const int32_t* block_tables;  // [S, max_blocks_per_seq]
+  int64_t max_blocks_per_seq;
+};
+
+// Some consecutive query tokens of one sequence, for one KV head.
+struct AttentionItem {
+  int32_t sequence;
+  int32_t token_begin;
+  int32_t token_end;
+  int32_t kv_head;
+};
+
+// Query rows (tokens times heads per KV head) that one item may have; bounds the thread's scratch.
+constexpr int64_t kAttentionRows = 64;
+
+struct SiluMulArgs {
+  const float* gate;
+  const float* up;
+  float* y;
+};
+
+struct AddArgs {
+  const float* a;
+  const float* b;
+  float* y;
+};
+
+struct EmbeddingArgs {
+  const int32_t* token_ids;
+  const void* table;  // [V, width] as in the file
+  WeightType type;
+  int64_t width;
+  float* y;
+};
+
+struct GatherRowsArgs {
+  const float* x;
+  const int32_t* rows;
+  int64_t width;
+  float* y;
+};
+
+struct DrawParams {
+  double temperature;
+  int64_t top_k;  // 0 = off
+  double top_p;
+  double min_p;
+};
+
+// Bytes of scratch a thread needs for `linear` and `paged_attention`.
+constexpr int64_t kLinearScratchBytes = 128 * 1024;
+MILL_INLINE constexpr int64_t attention_scratch_bytes(int64_t head_dim) {
+  const int64_t padded = (head_dim + 15) / 16 * 16;
+  return (kAttentionRows * (padded * 2 + kTile * 3) + 2 * padded * kTile + 64) * 4 + 1024;
+}
+
+struct KernelTable {
+  const char* name;
+  void (*embedding)(const EmbeddingArgs&, int64_t begin, int64_t end);
+  void (*rms_norm)(const RmsNormArgs&, int64_t begin, int64_t end);  // groups
+  // Whether `linear` reads prepared input; then all of linear_prepare comes first.
+  bool (*linear_needs_prepare)(const LinearArgs&);
+  // The input of a linear in the form its kernel wants; `member` of `members` does its share of the rows.
+  void (*linear_prepare)(const LinearArgs&, int64_t member, int64_t members);
+  // Columns of panels [begin, end) of all rows.
+  void (*linear)(const LinearArgs&, int64_t begin, int64_t end, void* scratch);
+  void (*rope)(const RopeArgs&, int64_t begin, int64_t end);
+  void (*kv_write)(const KvWriteArgs&, int64_t begin, int64_t end);
+  void (*paged_attention)(const AttentionArgs&, const AttentionItem&, void* scratch);
+  void (*add)(const AddArgs&, int64_t begin, int64_t end);            // elements
+  void (*silu_mul)(const SiluMulArgs&, int64_t begin, int64_t end);   // elements
+  void (*gather_rows)(const GatherRowsArgs&, int64_t begin, int64_t end);
+  // Rows of logits.
+  int64_t (*argmax)(const float* row, int64_t n);
+  double (*log_sum_exp)(const float* row, int64_t n);
+  int64_t (*rank)(const float* row, int64_t n, float value);
+  // Sums exp(row[i] / temperature - shift) over entries >= least and writes each weight (0 where dropped); in id order.
+  double (*softmax_weights)(const float* row, int64_t n, double temperature, double shift, double least, double* weights);
+  // Arithmetic alone, for measuring peaks: returns operations done; `kind` 0 = fp32 FMA, 1 = bf16 dot, 2 = int8 dot.
+  double (*peak)(int kind, int64_t iterations, float* sink);
+};
+
+}  // namespace mill

@@ -1,0 +1,43 @@
+// Arithmetic without memory: what the machine could do at most. The denominators of every claim of speed.
+#pragma once
+#include "linear_int8.h"
+
+namespace mill::MILL_ISA {
+
+// Independent chains; enough to hide the latency of every instruction measured, few enough for the registers.
+constexpr int kChains = Simd::kRows * Simd::kPanels * kVectors < 8 ? 8 : Simd::kRows * Simd::kPanels * kVectors;
+
+inline double peak_fma(int64_t iterations, float* sink) {
+  F acc[kChains];
+  for (int i = 0; i < kChains; i++) acc[i] = Simd::set1(static_cast<float>(i));
+  const F a = Simd::set1(sink[0]), b = Simd::set1(sink[1]);
+  for (int64_t n = 0; n < iterations; n++) {
+#pragma GCC unroll 32
+    for (int i = 0; i < kChains; i++) acc[i] = Simd::fma(a, acc[i], b);
+  }
+  F total = acc[0];
+  for (int i = 1; i < kChains; i++) total = Simd::add(total, acc[i]);
+  sink[2] = reduce_add(total);
+  return static_cast<double>(iterations) * kChains * W * 2;
+}
+
+inline double peak_i8(int64_t iterations, float* sink) {
+  constexpr int chains = 8;
+  I acc[chains];
+  for (int i = 0; i < chains; i++) acc[i] = Simd::zero_i32();
+  int8_t bytes[4 * W];
+  for (int i = 0; i < 4 * W; i++) bytes[i] = static_cast<int8_t>(i);
+  const auto w = Simd::load_i8(bytes);
+  I x = Simd::set1_i32(static_cast<int32_t>(sink[0]));
+  for (int64_t n = 0; n < iterations; n++) {
+#pragma GCC unroll 8
+    for (int i = 0; i < chains; i++) acc[i] = Simd::dot_i8(acc[i], w, x);
+    x = Simd::sub_i32(x, acc[0]);
+  }
+  F total = Simd::to_float(acc[0]);
+  for (int i = 1; i < chains; i++) total = Simd::add(total, Simd::to_float(acc[i]));
+  sink[2] = reduce_add(total);
+  return static_cast<double>(iterations) * chains * W * 4 * 2;
+}
+
+}  // namespace mill::MILL_ISA

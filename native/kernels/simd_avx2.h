@@ -1,0 +1,84 @@
+// AVX2 + FMA + F16C: 8 lanes of fp32.
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace mill::MILL_ISA {
+
+struct Simd {
+  static constexpr int kWidth = 8;
+  // Rows and panels of the large fp32 micro-kernel: 6 x 16 keeps 12 of 16 registers as accumulators.
+  static constexpr int kRows = 6;
+  static constexpr int kPanels = 1;
+  // Panels side by side for one row, so that enough independent chains hide the FMA latency.
+  static constexpr int kPanelsOneRow = 4;
+  static constexpr int kRowsI8 = 4;
+  static constexpr bool kDotBf16 = false;
+  using F = __m256;
+  using I = __m256i;
+  struct Mask {
+    F lanes;
+  };
+
+  static F zero() { return _mm256_setzero_ps(); }
+  static F set1(float x) { return _mm256_set1_ps(x); }
+  static F load(const float* p) { return _mm256_loadu_ps(p); }
+  static void store(float* p, F x) { _mm256_storeu_ps(p, x); }
+  static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+  static F add(F a, F b) { return _mm256_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm256_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
+  static F div(F a, F b) { return _mm256_div_ps(a, b); }
+  // The second operand when either is NaN.
+  static F min(F a, F b) { return _mm256_min_ps(a, b); }
+  static F max(F a, F b) { return _mm256_max_ps(a, b); }
+  static F abs(F a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+  static F round(F a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  // 2^n for integral n in [-126, 127].
+  static F exp2i(F n) {
+    const I bits = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+    return _mm256_castsi256_ps(bits);
+  }
+  static Mask less(F a, F b) { return {_mm256_cmp_ps(a, b, _CMP_LT_OQ)}; }
+  static F select(Mask m, F yes, F no) { return _mm256_blendv_ps(no, yes, m.lanes); }
+  static F iota() { return _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7); }
+
+  static F load_bf16(const uint16_t* p) {
+    const I wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+  }
+  // The low and the high halves of 8 pairs.
+  static F load_bf16_even(const uint16_t* p) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(reinterpret_cast<const I*>(p)), 16));
+  }
+  static F load_bf16_odd(const uint16_t* p) {
+    const I pair = _mm256_loadu_si256(reinterpret_cast<const I*>(p));
+    return _mm256_castsi256_ps(_mm256_and_si256(pair, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
+  static F load_f16(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+
+  // acc + dot of four int8 per lane; |w| <= 127 and |x| <= 127, so the 16-bit sums cannot saturate.
+  struct Int8Weights {
+    I value;
+    I magnitude;
+  };
+  static I zero_i32() { return _mm256_setzero_si256(); }
+  static I set1_i32(int32_t x) { return _mm256_set1_epi32(x); }
+  static Int8Weights load_i8(const int8_t* p) {
+    const I w = _mm256_loadu_si256(reinterpret_cast<const I*>(p));
+    return {w, _mm256_abs_epi8(w)};
+  }
+  static I dot_i8(I acc, Int8Weights w, I x) {
+    const I pairs = _mm256_maddubs_epi16(w.magnitude, _mm256_sign_epi8(x, w.value));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+  static constexpr bool kOffsetI8 = false;
+  static F to_float(I a) { return _mm256_cvtepi32_ps(a); }
+  static I sub_i32(I a, I b) { return _mm256_sub_epi32(a, b); }
+  static I load_i32(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const I*>(p)); }
+
+  static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+};
+
+}  // namespace mill::MILL_ISA

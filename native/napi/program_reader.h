@@ -1,0 +1,13 @@
+// A Program as src/backends/cpu/native_program.ts flattens it.
+#pragma once
+#include <napi.h>
+
+#include "../runtime/program.h"
+
+namespace mill {
+
+Program read_program(const Napi::Object& config);
+KvShape read_kv_shape(const Napi::Object& kv);
+Limits read_limits(const Napi::Object& limits);
+
+}  // namespace mill

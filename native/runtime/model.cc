@@ -1,0 +1,203 @@
+#include "model.h"
+
+#include <algorithm>
+
+#include "convert.h"
+#include "failure.h"
+
+namespace mill {
+namespace {
+
+constexpr size_t kAlign = 64;
+
+size_t aligned(int64_t bytes) { return (static_cast<size_t>(bytes) + kAlign - 1) / kAlign * kAlign; }
+
+int64_t kv_bytes(KvType type) { return type == KvType::bf16 ? 2 : 4; }
+
+int64_t total_rows(const std::vector<Model::FilePart>& parts) {
+  int64_t rows = 0;
+  for (const auto& part : parts) rows += part.rows;
+  return rows;
+}
+
+}  // namespace
+
+Model::Model(const KernelTable& kernels, Program program, const KvShape& kv, const Limits& limits, int threads, bool pin)
+    : kernels_(kernels), program_(std::move(program)), kv_(kv), limits_(limits), weights_(program_.values.size()), team_(threads, pin) {
+  check_program();
+  value_stride_ = (kv_.head_dim + 7) / 8 * 8;
+  const int64_t heads = kv_.layers * kv_.num_blocks * kv_.kv_heads * kv_.block_size;
+  keys_ = Region(static_cast<size_t>(heads * kv_.head_dim * kv_bytes(kv_.type)), "the KV cache");
+  values_ = Region(static_cast<size_t>(heads * value_stride_ * kv_bytes(kv_.type)), "the KV cache");
+  arena_ = std::make_shared<Region>(static_cast<size_t>(program_.arena_bytes), "activations");
+  thread_scratch_bytes_ = static_cast<int64_t>(aligned(std::max(kLinearScratchBytes, attention_scratch_bytes(kv_.head_dim))));
+  thread_scratch_ = Region(static_cast<size_t>(thread_scratch_bytes_ * team_.members()), "thread scratch");
+}
+
+// ---- weights
+
+Model::Weight& Model::weight_slot(int32_t value) {
+  const bool known = value >= 0 && static_cast<size_t>(value) < program_.values.size();
+  require(known && program_.values[static_cast<size_t>(value)].kind == ValueKind::weight, "a weight is loaded into a weight value");
+  return weights_[static_cast<size_t>(value)];
+}
+
+const Model::Weight& Model::weight(int32_t value) const { return weights_[static_cast<size_t>(value)]; }
+
+MappedFile& Model::file(const std::string& path) {
+  std::unique_ptr<MappedFile>& slot = files_[path];
+  if (!slot) slot = std::make_unique<MappedFile>(path);
+  return *slot;
+}
+
+std::vector<WeightPart> Model::map_parts(const std::vector<FilePart>& parts, int64_t width) {
+  std::vector<WeightPart> mapped;
+  for (const FilePart& part : parts) {
+    const uint64_t elements = static_cast<uint64_t>(part.rows) * static_cast<uint64_t>(width);
+    require(part.rows > 0 && width > 0 && elements * static_cast<uint64_t>(element_bytes(part.type)) == part.bytes, "a tensor's bytes are its elements");
+    mapped.push_back({part.name, file(part.path).range(part.offset, part.bytes), part.type, part.rows});
+  }
+  require(!mapped.empty(), "a weight has tensors");
+  return mapped;
+}
+
+void Model::load_linear(int32_t value, const std::vector<FilePart>& parts, int64_t width, WeightType type) {
+  Weight& slot = weight_slot(value);
+  slot.linear = pack_linear(team_, map_parts(parts, width), width, type);
+  slot.rows = total_rows(parts);
+  slot.width = width;
+  slot.loaded = true;
+  for (const FilePart& part : parts) file(part.path).drop(part.offset, part.bytes);
+}
+
+void Model::load_dense(int32_t value, const std::vector<FilePart>& parts, int64_t width) {
+  Weight& slot = weight_slot(value);
+  const std::vector<WeightPart> mapped = map_parts(parts, width);
+  slot.rows = total_rows(parts);
+  slot.width = width;
+  slot.dense = Region(static_cast<size_t>(slot.rows * width * 4), "weights");
+  widen_parts(mapped, width, slot.dense.as<float>());
+  slot.table = slot.dense.data();
+  slot.loaded = true;
+}
+
+void Model::load_mapped(int32_t value, const FilePart& part, int64_t width) {
+  Weight& slot = weight_slot(value);
+  const WeightPart mapped = map_parts({part}, width).front();
+  require(reinterpret_cast<uintptr_t>(mapped.data) % static_cast<uintptr_t>(element_bytes(part.type)) == 0, "a mapped tensor is aligned");
+  const int64_t chunks = std::min<int64_t>(part.rows, 64);
+  std::atomic<int64_t> next{0};
+  team_.run([&](int) {
+    for (int64_t c = next++; c < chunks; c = next++) {
+      check_finite(mapped, part.rows * c / chunks, part.rows * (c + 1) / chunks, width);
+    }
+  });
+  slot.rows = part.rows;
+  slot.width = width;
+  slot.table = mapped.data;
+  slot.table_type = part.type;
+  slot.loaded = true;
+  kept_files_.push_back(part.path);
+}
+
+void Model::set_linear(int32_t value, const float* data, int64_t rows, int64_t width, WeightType type) {
+  Weight& slot = weight_slot(value);
+  slot.linear = pack_linear(team_, {{"given", reinterpret_cast<const uint8_t*>(data), WeightType::f32, rows}}, width, type);
+  slot.rows = rows;
+  slot.width = width;
+  slot.loaded = true;
+}
+
+void Model::set_dense(int32_t value, const float* data, int64_t rows, int64_t width) {
+  Weight& slot = weight_slot(value);
+  slot.dense = Region(static_cast<size_t>(rows * width * 4), "weights");
+  widen_parts({{"given", reinterpret_cast<const uint8_t*>(data), WeightType::f32, rows}}, width, slot.dense.as<float>());
+  slot.rows = rows;
+  slot.width = width;
+  slot.table = slot.dense.data();
+  slot.loaded = true;
+}
+
+void Model::finish_loading() {
+  for (const OpCall& call : program_.calls) check_weights(call);
+  for (auto& [path, file] : files_) {
+    if (std::find(kept_files_.begin(), kept_files_.end(), path) == kept_files_.end()) file.reset();
+  }
+  find_step_bounds();
+  size_scratch();
+}
+
+void Model::size_scratch() {
+  int64_t bytes = 0;
+  for (const OpCall& call : program_.calls) {
+    if (call.op != Op::linear) continue;
+    const int64_t rows = limits_.of(this->rows(call.inputs[op_linear::in_x]));
+    bytes = std::max(bytes, prepared_bytes(rows, width(call.inputs[op_linear::in_x])));
+  }
+  prepared_ = Region(static_cast<size_t>(bytes), "activations");
+}
+
+Model::Memory Model::memory() const {
+  Memory memory;
+  for (const Weight& weight : weights_) {
+    memory.weights += static_cast<int64_t>(weight.linear.memory.bytes());
+    if (weight.table) memory.weights += weight.rows * weight.width * element_bytes(weight.table_type);
+  }
+  memory.kv = static_cast<int64_t>(keys_.bytes() + values_.bytes());
+  memory.scratch = static_cast<int64_t>(arena_->bytes() + prepared_.bytes() + thread_scratch_.bytes() + row_weights_.capacity() * 8);
+  return memory;
+}
+
+// ---- values
+
+float* Model::temporary(int32_t value) const { return arena_->as<float>(static_cast<size_t>(program_.values[static_cast<size_t>(value)].offset)); }
+
+int64_t Model::width(int32_t value) const { return program_.values[static_cast<size_t>(value)].width; }
+
+Rows Model::rows(int32_t value) const { return program_.values[static_cast<size_t>(value)].rows; }
+
+double* Model::row_weights() {
+  row_weights_.resize(static_cast<size_t>(program_.vocab));
+  return row_weights_.data();
+}
+
+// ---- KV
+
+KvLayer Model::layer(int64_t index) const {
+  const int64_t heads = kv_.num_blocks * kv_.kv_heads * kv_.block_size * index;
+  const int64_t unit = kv_.block_size % kTile == 0 ? kTile : kv_.block_size;
+  uint8_t* keys = keys_.data() + heads * kv_.head_dim * kv_bytes(kv_.type);
+  uint8_t* values = values_.data() + heads * value_stride_ * kv_bytes(kv_.type);
+  return {kv_.type, kv_.block_size, unit, kv_.kv_heads, kv_.head_dim, value_stride_, keys, values};
+}
+
+void Model::write_kv(int64_t index, const float* keys, const float* values) {
+  require(index >= 0 && index < kv_.layers, "a KV layer exists");
+  const int64_t slots = kv_.num_blocks * kv_.block_size;
+  std::vector<int32_t> all(static_cast<size_t>(slots));
+  for (int64_t slot = 0; slot < slots; slot++) all[static_cast<size_t>(slot)] = static_cast<int32_t>(slot);
+  kernels_.kv_write({keys, values, all.data(), layer(index)}, 0, slots);
+}
+
+void Model::read_kv(int64_t index, float* keys, float* values) const {
+  require(index >= 0 && index < kv_.layers, "a KV layer exists");
+  const KvLayer kv = layer(index);
+  const auto element = [&](const void* data, int64_t at) {
+    return kv.type == KvType::f32 ? static_cast<const float*>(data)[at] : bf16_to_float(static_cast<const uint16_t*>(data)[at]);
+  };
+  for (int64_t slot = 0; slot < kv_.num_blocks * kv_.block_size; slot++) {
+    const int64_t offset = slot % kv.block_size;
+    for (int64_t head = 0; head < kv.kv_heads; head++) {
+      const int64_t entry = slot / kv.block_size * kv.kv_heads + head;
+      const int64_t key = entry * kv.key_head_elements() + offset / kv.unit * kv.unit * kv.head_dim + offset % kv.unit;
+      const int64_t value = entry * kv.value_head_elements() + offset * kv.value_stride;
+      for (int64_t d = 0; d < kv.head_dim; d++) {
+        const int64_t to = (slot * kv.kv_heads + head) * kv.head_dim + d;
+        keys[to] = element(kv.keys, key + d * kv.unit);
+        values[to] = element(kv.values, value + d);
+      }
+    }
+  }
+}
+
+}  // namespace mill

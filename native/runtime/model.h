@@ -1,0 +1,144 @@
+// A loaded model: program, packed weights, KV memory, scratch and the thread team that runs steps over them.
+#pragma once
+#include <atomic>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "mapped_file.h"
+#include "pack.h"
+#include "program.h"
+#include "region.h"
+#include "thread_team.h"
+
+namespace mill {
+
+class Model {
+ public:
+  // Checks the program as if it came from a stranger; throws Failure(assertion) naming the rule it breaks.
+  Model(const KernelTable& kernels, Program program, const KvShape& kv, const Limits& limits, int threads, bool pin);
+
+  struct FilePart {
+    std::string name;
+    std::string path;
+    uint64_t offset;
+    uint64_t bytes;
+    WeightType type;
+    int64_t rows;
+  };
+
+  // Weights, by value id. `width` is the second dimension (1 for vectors).
+  void load_linear(int32_t value, const std::vector<FilePart>& parts, int64_t width, WeightType type);
+  void load_dense(int32_t value, const std::vector<FilePart>& parts, int64_t width);
+  void load_mapped(int32_t value, const FilePart& part, int64_t width);
+  void set_linear(int32_t value, const float* data, int64_t rows, int64_t width, WeightType type);
+  void set_dense(int32_t value, const float* data, int64_t rows, int64_t width);
+  // Every weight is there and fits the calls that use it; files no longer needed are closed.
+  void finish_loading();
+
+  // Throws Failure(assertion) when the step breaks a limit, before anything is touched.
+  void check_step(const Step& step) const;
+  void run(const Step& step) { run_calls(step, 0, program_.calls.size()); }
+  // Calls [begin, end) of a checked step.
+  void run_calls(const Step& step, size_t begin, size_t end);
+
+  float* temporary(int32_t value) const;
+  // The memory of all temporaries, for who must keep it beyond the model.
+  const std::shared_ptr<Region>& arena() const { return arena_; }
+  int64_t width(int32_t value) const;
+  Rows rows(int32_t value) const;
+  const Program& program() const { return program_; }
+  const Limits& limits() const { return limits_; }
+  const KernelTable& kernels() const { return kernels_; }
+  const KvShape& kv_shape() const { return kv_; }
+  int threads() const { return team_.members(); }
+
+  // One layer's cache as [slots, kv_heads * head_dim] fp32.
+  void write_kv(int64_t layer, const float* keys, const float* values);
+  void read_kv(int64_t layer, float* keys, float* values) const;
+
+  struct Memory {
+    int64_t weights = 0;
+    int64_t kv = 0;
+    int64_t scratch = 0;
+  };
+  Memory memory() const;
+  double* row_weights();
+
+ private:
+  struct Weight {
+    bool loaded = false;
+    int64_t rows = 0;
+    int64_t width = 0;
+    LinearWeight linear;                // a linear's
+    Region dense;                       // fp32
+    WeightType table_type = WeightType::f32;
+    const void* table = nullptr;        // dense or mapped
+  };
+
+  void check_program() const;
+  void check_call(const OpCall& call) const;
+  void check_shapes(const OpCall& call) const;
+  void find_step_bounds();
+  void check_weights(const OpCall& call) const;
+  void check_sequence(const Step& step, int64_t s) const;
+  std::vector<WeightPart> map_parts(const std::vector<FilePart>& parts, int64_t width);
+  MappedFile& file(const std::string& path);
+  Weight& weight_slot(int32_t value);
+  const Weight& weight(int32_t value) const;
+  KvLayer layer(int64_t index) const;
+  void size_scratch();
+
+  void plan_attention(const Step& step);
+  // One member's part of a range of calls.
+  struct Share {
+    int member;
+    int64_t attention_calls;  // so far
+    bool prepared;            // the next linear's input is
+  };
+  void execute(const Step& step, const OpCall& call, Share& share);
+  void run_embedding(const Step& step, const OpCall& call, const Share& share);
+  void run_rms_norm(const Step& step, const OpCall& call, const Share& share);
+  void run_linear(const Step& step, const OpCall& call, const Share& share);
+  void run_rope(const Step& step, const OpCall& call, const Share& share);
+  void run_kv_write(const Step& step, const OpCall& call, const Share& share);
+  void run_paged_attention(const Step& step, const OpCall& call, Share& share);
+  void run_add(const Step& step, const OpCall& call, const Share& share);
+  void run_silu_mul(const Step& step, const OpCall& call, const Share& share);
+  void run_gather_rows(const Step& step, const OpCall& call, const Share& share);
+  bool shares_input(const OpCall& call, const OpCall& next) const;
+  LinearArgs linear_args(const Step& step, const OpCall& call) const;
+  const int32_t* step_input(const Step& step, int32_t value) const;
+
+  const KernelTable& kernels_;
+  const Program program_;
+  const KvShape kv_;
+  const Limits limits_;
+  int64_t value_stride_ = 0;
+  int64_t heads_ = 0;  // most query heads of an attention call; 0 = none
+  // What a step's inputs must stay below; 0 where no call reads them.
+  struct {
+    int64_t token_ids = 0;
+    int64_t positions = 0;
+    int64_t slots = 0;
+    bool logit_rows = false;
+  } bounds_;
+  std::vector<Weight> weights_;
+  std::map<std::string, std::unique_ptr<MappedFile>> files_;
+  std::vector<std::string> kept_files_;
+  Region keys_;
+  Region values_;
+  std::shared_ptr<Region> arena_;
+  Region prepared_;
+  Region thread_scratch_;
+  int64_t thread_scratch_bytes_ = 0;
+  std::vector<double> row_weights_;
+  std::vector<AttentionItem> items_;
+  // Of the attention calls of a run, even and odd ones: one is taken from while the other is set back.
+  alignas(64) std::atomic<size_t> next_item_[2]{};
+  // Last: its threads end before what they use goes.
+  ThreadTeam team_;
+};
+
+}  // namespace mill

@@ -1,0 +1,192 @@
+// One step: every member runs the same list of calls on its share of each, and meets the others at a barrier between them.
+#include <algorithm>
+
+#include "failure.h"
+#include "model.h"
+
+namespace mill {
+namespace {
+
+struct Range {
+  int64_t begin;
+  int64_t end;
+};
+
+Range share_of(int64_t count, int member, int members) { return {count * member / members, count * (member + 1) / members}; }
+
+// Elements in whole cache lines, so that no two members write to one.
+Range share_of_elements(int64_t count, int member, int members) {
+  constexpr int64_t kLine = 16;
+  const Range lines = share_of((count + kLine - 1) / kLine, member, members);
+  return {std::min(count, lines.begin * kLine), std::min(count, lines.end * kLine)};
+}
+
+}  // namespace
+
+void Model::run_calls(const Step& step, size_t begin, size_t end) {
+  plan_attention(step);
+  next_item_[0] = next_item_[1] = 0;
+  team_.run([&](int member) {
+    Share share{member, 0, false};
+    for (size_t i = begin; i < end; i++) {
+      const OpCall& call = program_.calls[i];
+      execute(step, call, share);
+      if (i + 1 == end) return;
+      // Linears of one input follow each other without waiting: nothing that one writes is read by the next.
+      share.prepared = call.op == Op::linear && shares_input(call, program_.calls[i + 1]);
+      if (!share.prepared) team_.barrier();
+    }
+  });
+}
+
+bool Model::shares_input(const OpCall& call, const OpCall& next) const {
+  if (next.op != Op::linear || next.inputs[op_linear::in_x] != call.inputs[op_linear::in_x]) return false;
+  const PackedLinear& a = weight(call.inputs[op_linear::in_weight]).linear.packed;
+  const PackedLinear& b = weight(next.inputs[op_linear::in_weight]).linear.packed;
+  const Value& y = program_.values[static_cast<size_t>(call.outputs[op_linear::out_y])];
+  const Value& next_y = program_.values[static_cast<size_t>(next.outputs[op_linear::out_y])];
+  const int64_t y_bytes = limits_.of(y.rows) * y.width * 4, next_bytes = limits_.of(next_y.rows) * next_y.width * 4;
+  const bool apart = y.offset + y_bytes <= next_y.offset || next_y.offset + next_bytes <= y.offset;
+  return a.type == b.type && a.k_padded == b.k_padded && apart;
+}
+
+void Model::execute(const Step& step, const OpCall& call, Share& share) {
+  switch (call.op) {
+    case Op::embedding: return run_embedding(step, call, share);
+    case Op::rms_norm: return run_rms_norm(step, call, share);
+    case Op::linear: return run_linear(step, call, share);
+    case Op::rope: return run_rope(step, call, share);
+    case Op::kv_write: return run_kv_write(step, call, share);
+    case Op::paged_attention: return run_paged_attention(step, call, share);
+    case Op::add: return run_add(step, call, share);
+    case Op::silu_mul: return run_silu_mul(step, call, share);
+    case Op::gather_rows: return run_gather_rows(step, call, share);
+  }
+}
+
+const int32_t* Model::step_input(const Step& step, int32_t value) const {
+  switch (program_.values[static_cast<size_t>(value)].input) {
+    case StepInput::token_ids: return step.token_ids;
+    case StepInput::positions: return step.positions;
+    case StepInput::slot_mapping: return step.slot_mapping;
+    case StepInput::logit_rows: return step.logit_row_ids;
+  }
+  return nullptr;
+}
+
+void Model::run_embedding(const Step& step, const OpCall& call, const Share& share) {
+  const Weight& table = weight(call.inputs[op_embedding::in_weight]);
+  const Range rows = share_of(step.tokens, share.member, threads());
+  const int32_t* ids = step_input(step, call.inputs[op_embedding::in_token_ids]);
+  kernels_.embedding({ids, table.table, table.table_type, table.width, temporary(call.outputs[op_embedding::out_y])}, rows.begin, rows.end);
+}
+
+void Model::run_rms_norm(const Step& step, const OpCall& call, const Share& share) {
+  const int32_t x = call.inputs[op_rms_norm::in_x];
+  const Weight& scale = weight(call.inputs[op_rms_norm::in_weight]);
+  const Range groups = share_of(step.of(rows(x)) * (width(x) / scale.rows), share.member, threads());
+  const float eps = static_cast<float>(call.attrs[op_rms_norm::attr_eps]);
+  const float* weights = static_cast<const float*>(scale.table);
+  kernels_.rms_norm({temporary(x), weights, temporary(call.outputs[op_rms_norm::out_y]), scale.rows, eps}, groups.begin, groups.end);
+}
+
+LinearArgs Model::linear_args(const Step& step, const OpCall& call) const {
+  const int32_t x = call.inputs[op_linear::in_x], bias = call.inputs[op_linear::in_bias];
+  const float* offset = bias < 0 ? nullptr : static_cast<const float*>(weight(bias).table);
+  const PackedLinear& packed = weight(call.inputs[op_linear::in_weight]).linear.packed;
+  return {temporary(x), step.of(rows(x)), packed, offset, temporary(call.outputs[op_linear::out_y]), prepared_.data()};
+}
+
+void Model::run_linear(const Step& step, const OpCall& call, const Share& share) {
+  const LinearArgs args = linear_args(step, call);
+  if (args.m == 0) return;
+  if (!share.prepared && kernels_.linear_needs_prepare(args)) {
+    kernels_.linear_prepare(args, share.member, threads());
+    team_.barrier();
+  }
+  const Range panels = share_of(args.weight.panels(), share.member, threads());
+  if (panels.begin == panels.end) return;
+  kernels_.linear(args, panels.begin, panels.end, thread_scratch_.data() + share.member * thread_scratch_bytes_);
+}
+
+void Model::run_rope(const Step& step, const OpCall& call, const Share& share) {
+  const int32_t x = call.inputs[op_rope::in_x];
+  const Weight& table = weight(call.inputs[op_rope::in_table]);
+  const int64_t head_dim = static_cast<int64_t>(call.attrs[op_rope::attr_head_dim]);
+  const RopeArgs args{temporary(x),
+                      step_input(step, call.inputs[op_rope::in_positions]),
+                      static_cast<const float*>(table.table),
+                      temporary(call.outputs[op_rope::out_y]),
+                      width(x),
+                      head_dim,
+                      static_cast<int64_t>(call.attrs[op_rope::attr_rotary_dim]),
+                      call.attrs[op_rope::attr_interleaved] != 0};
+  const Range rows = share_of(step.tokens, share.member, threads());
+  kernels_.rope(args, rows.begin, rows.end);
+}
+
+void Model::run_kv_write(const Step& step, const OpCall& call, const Share& share) {
+  const KvWriteArgs args{temporary(call.inputs[op_kv_write::in_k]), temporary(call.inputs[op_kv_write::in_v]),
+                         step_input(step, call.inputs[op_kv_write::in_slot_mapping]), layer(static_cast<int64_t>(call.attrs[op_kv_write::attr_layer]))};
+  const Range rows = share_of(step.tokens, share.member, threads());
+  kernels_.kv_write(args, rows.begin, rows.end);
+}
+
+// Items large enough to share the loads of a tile between queries, yet enough of them for all members; the heaviest first.
+void Model::plan_attention(const Step& step) {
+  if (heads_ == 0) return;
+  const int64_t group = heads_ / kv_.kv_heads;
+  int64_t tokens = std::max<int64_t>(1, kAttentionRows / group);
+  const int64_t wanted = 4 * threads();
+  while (tokens * group > 16 && tokens > 1 && (step.tokens + tokens - 1) / tokens * kv_.kv_heads < wanted) tokens /= 2;
+  items_.clear();
+  for (int64_t s = 0; s < step.sequences; s++) {
+    for (int64_t t = step.query_starts[s]; t < step.query_starts[s + 1]; t += tokens) {
+      const int64_t end = std::min<int64_t>(t + tokens, step.query_starts[s + 1]);
+      for (int64_t head = 0; head < kv_.kv_heads; head++) {
+        items_.push_back({static_cast<int32_t>(s), static_cast<int32_t>(t), static_cast<int32_t>(end), static_cast<int32_t>(head)});
+      }
+    }
+  }
+  const auto cost = [&](const AttentionItem& item) { return static_cast<int64_t>(item.token_end - item.token_begin) * (step.positions[item.token_end - 1] + 1); };
+  std::stable_sort(items_.begin(), items_.end(), [&](const AttentionItem& a, const AttentionItem& b) { return cost(a) > cost(b); });
+}
+
+void Model::run_paged_attention(const Step& step, const OpCall& call, Share& share) {
+  const auto attr = [&](int index) { return call.attrs[static_cast<size_t>(index)]; };
+  const AttentionArgs args{temporary(call.inputs[op_paged_attention::in_q]),
+                           temporary(call.outputs[op_paged_attention::out_y]),
+                           layer(static_cast<int64_t>(attr(op_paged_attention::attr_layer))),
+                           static_cast<int64_t>(attr(op_paged_attention::attr_heads)),
+                           static_cast<float>(attr(op_paged_attention::attr_scale)),
+                           static_cast<float>(attr(op_paged_attention::attr_softcap)),
+                           static_cast<int64_t>(attr(op_paged_attention::attr_window)),
+                           step.positions,
+                           step.block_tables,
+                           step.max_blocks_per_seq};
+  const size_t turn = static_cast<size_t>(share.attention_calls++ % 2);
+  if (share.member == 0) next_item_[1 - turn] = 0;
+  void* scratch = thread_scratch_.data() + share.member * thread_scratch_bytes_;
+  for (size_t i = next_item_[turn]++; i < items_.size(); i = next_item_[turn]++) kernels_.paged_attention(args, items_[i], scratch);
+}
+
+void Model::run_add(const Step& step, const OpCall& call, const Share& share) {
+  const int32_t a = call.inputs[op_add::in_a];
+  const Range range = share_of_elements(step.of(rows(a)) * width(a), share.member, threads());
+  kernels_.add({temporary(a), temporary(call.inputs[op_add::in_b]), temporary(call.outputs[op_add::out_y])}, range.begin, range.end);
+}
+
+void Model::run_silu_mul(const Step& step, const OpCall& call, const Share& share) {
+  const int32_t gate = call.inputs[op_silu_mul::in_gate];
+  const Range range = share_of_elements(step.of(rows(gate)) * width(gate), share.member, threads());
+  kernels_.silu_mul({temporary(gate), temporary(call.inputs[op_silu_mul::in_up]), temporary(call.outputs[op_silu_mul::out_y])}, range.begin, range.end);
+}
+
+void Model::run_gather_rows(const Step& step, const OpCall& call, const Share& share) {
+  const int32_t x = call.inputs[op_gather_rows::in_x];
+  const int32_t* ids = step_input(step, call.inputs[op_gather_rows::in_logit_rows]);
+  const Range range = share_of(step.logit_rows, share.member, threads());
+  kernels_.gather_rows({temporary(x), ids, width(x), temporary(call.outputs[op_gather_rows::out_y])}, range.begin, range.end);
+}
+
+}  // namespace mill

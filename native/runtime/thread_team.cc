@@ -1,0 +1,106 @@
+#include "thread_team.h"
+
+#include "cores.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace mill {
+namespace {
+
+// About 50 microseconds: longer than the gap between two ops, shorter than anything worth saving power for.
+constexpr int kSpins = 20000;
+
+inline void relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  __asm__ __volatile__("yield");
+#endif
+}
+
+}  // namespace
+
+ThreadTeam::ThreadTeam(int members, bool pin) : members_(members < 1 ? 1 : members), errors_(static_cast<size_t>(members_)) {
+  const std::vector<int> cores = allowed_cores();
+  // With more members than cores a spinning thread keeps from running the one it waits for.
+  const bool crowded = members_ > available_cores();
+  spins_ = crowded ? 0 : kSpins;
+  const bool bind = pin && !crowded && static_cast<int>(cores.size()) >= members_;
+  for (int member = 1; member < members_; member++) {
+    threads_.emplace_back(&ThreadTeam::loop, this, member, bind ? cores[static_cast<size_t>(member)] : -1);
+  }
+}
+
+ThreadTeam::~ThreadTeam() {
+  stop_.store(true);
+  generation_.fetch_add(1);
+  generation_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void ThreadTeam::run(const std::function<void(int)>& work) {
+  if (members_ == 1) return work(0);
+  work_ = &work;
+  running_.store(static_cast<uint32_t>(members_ - 1), std::memory_order_relaxed);
+  generation_.fetch_add(1, std::memory_order_seq_cst);
+  if (sleepers_.load(std::memory_order_seq_cst) > 0) generation_.notify_all();
+  finish(0);
+  for (int spin = 0; running_.load(std::memory_order_acquire) != 0;) {
+    if (spin++ < spins_) {
+      relax();
+      continue;
+    }
+    const uint32_t left = running_.load(std::memory_order_acquire);
+    if (left != 0) running_.wait(left, std::memory_order_acquire);
+  }
+  work_ = nullptr;
+  for (std::exception_ptr& error : errors_) {
+    if (error) std::rethrow_exception(std::exchange(error, nullptr));
+  }
+}
+
+void ThreadTeam::finish(int member) {
+  try {
+    (*work_)(member);
+  } catch (...) {
+    errors_[static_cast<size_t>(member)] = std::current_exception();
+  }
+}
+
+void ThreadTeam::loop(int member, int core) {
+  if (core >= 0) bind_to_core(core);
+  uint32_t seen = 0;
+  for (;;) {
+    for (int spin = 0; spin < spins_ && generation_.load(std::memory_order_acquire) == seen; spin++) relax();
+    if (generation_.load(std::memory_order_acquire) == seen) {
+      sleepers_.fetch_add(1, std::memory_order_seq_cst);
+      generation_.wait(seen, std::memory_order_seq_cst);
+      sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+      continue;
+    }
+    seen++;
+    if (stop_.load()) return;
+    finish(member);
+    if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) running_.notify_one();
+  }
+}
+
+void ThreadTeam::barrier() {
+  if (members_ == 1) return;
+  const uint32_t phase = phase_.load(std::memory_order_acquire);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(members_)) {
+    arrived_.store(0, std::memory_order_relaxed);
+    phase_.store(phase + 1, std::memory_order_release);
+    phase_.notify_all();
+    return;
+  }
+  for (int spin = 0; spin < spins_; spin++) {
+    if (phase_.load(std::memory_order_acquire) != phase) return;
+    relax();
+  }
+  while (phase_.load(std::memory_order_acquire) == phase) phase_.wait(phase, std::memory_order_acquire);
+}
+
+}  // namespace mill

@@ -1,0 +1,54 @@
+/** The `cpu` backend: our C++ kernels behind one native call a step. */
+import { TokenmillError } from '../../base/errors.ts';
+import type { Backend } from '../backend.ts';
+import { CpuModel } from './cpu_model.ts';
+import { loadNative, type NativeCpu } from './native_binding.ts';
+import { runOp } from './run_op.ts';
+
+export interface CpuMeasurements {
+  readonly cpu: NativeCpu;
+  /** GB/s of reading main memory. */
+  bandwidth(threads: number): number;
+  /** 10^9 operations per second of arithmetic alone. */
+  peak(isa: string, threads: number, kind: 'fp32' | 'bf16' | 'int8'): number;
+}
+
+/** Larger than any cache. */
+const BANDWIDTH_BYTES = 512 * 2 ** 20;
+
+/** Throws TokenmillError `native_missing` when there is no binary for this machine. */
+export function createCpuBackend(): Backend {
+  const isaLevels = loadNative().isaLevels(process.env['TOKENMILL_TEST_EMULATED'] === '1');
+  return {
+    name: 'cpu',
+    isaLevels,
+    runOp: (run) => runOp(run, chooseIsa(isaLevels, run.isa)),
+    load: (options) => new CpuModel(options, chooseIsa(isaLevels, options.isa)),
+  };
+}
+
+/** For `doctor` and `bench kernels`. */
+export function cpuMeasurements(): CpuMeasurements {
+  const binding = loadNative();
+  const kinds = ['fp32', 'bf16', 'int8'];
+  return {
+    cpu: binding.cpu(),
+    bandwidth: (threads) => binding.measureBandwidth(threads, BANDWIDTH_BYTES),
+    peak: (isa, threads, kind) => binding.measurePeak(isa, threads, kinds.indexOf(kind)),
+  };
+}
+
+function chooseIsa(levels: readonly string[], forced: string | undefined): string {
+  const wanted = forced ?? process.env['TOKENMILL_ISA'] ?? '';
+  const isa = wanted === '' ? levels.find((level) => !level.endsWith('_emulated')) : wanted;
+  if (isa !== undefined && levels.includes(isa)) return isa;
+  const available = levels.length > 0 ? `Available: ${levels.join(', ')}.` : 'The kernels need AVX2 with FMA, or NEON.';
+  throw new TokenmillError(
+    'isa_unsupported',
+    `This processor cannot run ${isa === undefined ? 'the cpu backend' : `the ISA level ${isa}`}.`,
+    {
+      param: 'isa',
+      remedy: `${available} Or use --backend reference.`,
+    },
+  );
+}

@@ -1,0 +1,220 @@
+/**
+ * Finds and loads the native addon. Order: the path in TOKENMILL_NATIVE, a local build, the platform package. A binary that
+ * was not built here is first tried in a child process, so that one made for another machine cannot take this one down.
+ */
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { homedir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { AssertionError } from '../../base/assert.ts';
+import { ERRORS, type ErrorCode, TokenmillError } from '../../base/errors.ts';
+import type { KvDType, WeightDType } from '../backend.ts';
+
+export interface NativeTensor {
+  readonly name: string;
+  readonly path: string;
+  readonly offset: number;
+  readonly byteLength: number;
+  readonly dtype: WeightDType;
+  readonly rows: number;
+}
+
+export interface NativeModelConfig {
+  readonly isa: string;
+  readonly threads: number;
+  /** Bind team members to cores. */
+  readonly pin: boolean;
+  /** Five numbers a value, see native_program.ts. */
+  readonly values: Float64Array;
+  readonly calls: Float64Array;
+  readonly logits: number;
+  readonly vocab: number;
+  readonly arenaBytes: number;
+  readonly kv: {
+    readonly layers: number;
+    readonly kvHeads: number;
+    readonly headDim: number;
+    readonly dtype: KvDType;
+    readonly blockSize: number;
+    readonly numBlocks: number;
+  };
+  readonly limits: { readonly tokens: number; readonly sequences: number; readonly logitRows: number };
+}
+
+/** A step as `run` takes it: T, S, R, maxBlocksPerSeq, then the arrays of StepInputs in this order. */
+export type NativeStep = [
+  tokens: number,
+  sequences: number,
+  logitRows: number,
+  maxBlocksPerSeq: number,
+  tokenIds: Int32Array,
+  positions: Int32Array,
+  slotMapping: Int32Array,
+  queryStarts: Int32Array,
+  seqLens: Int32Array,
+  blockTables: Int32Array,
+  logitRowIds: Int32Array,
+];
+
+export type NativeWeightType = WeightDType | 'int8';
+
+export interface NativeModel {
+  loadLinear(value: number, tensors: readonly NativeTensor[], width: number, type: NativeWeightType): void;
+  loadDense(value: number, tensors: readonly NativeTensor[], width: number): void;
+  loadMapped(value: number, tensor: NativeTensor, width: number): void;
+  setLinear(value: number, data: Float32Array, rows: number, width: number, type: NativeWeightType): void;
+  setDense(value: number, data: Float32Array, rows: number, width: number): void;
+  finishLoading(): void;
+  run(...step: NativeStep): void;
+  /** Calls [begin, end) of the program. */
+  run(...stepAndRange: [...NativeStep, begin: number, end: number]): void;
+  logits(): ArrayBuffer;
+  readValue(value: number, rows: number, out: Float32Array): void;
+  writeValue(value: number, rows: number, data: Float32Array): void;
+  readKv(layer: number, keys: Float32Array, values: Float32Array): void;
+  writeKv(layer: number, keys: Float32Array, values: Float32Array): void;
+  memory(): { weightBytes: number; kvBytes: number; scratchBytes: number };
+  logSumExp(row: number): number;
+  argmax(row: number): number;
+  topK(row: number, k: number, ids: Int32Array, logits: Float32Array): number;
+  rank(row: number, id: number): number;
+  sample(row: number, temperature: number, topK: number, topP: number, minP: number, u: number): number;
+  process(row: number, temperature: number, topK: number, topP: number, minP: number): void;
+  close(): void;
+}
+
+export interface NativeCpu {
+  readonly name: string;
+  /** Instruction sets that the kernels know and this processor has. */
+  readonly features: readonly string[];
+  /** Affinity mask cut by the cgroup's CPU quota. */
+  readonly availableCores: number;
+  /** 0 = unknown. */
+  readonly l1dBytes: number;
+  readonly l2Bytes: number;
+  readonly l3Bytes: number;
+}
+
+export interface NativeBinding {
+  readonly Model: new (config: NativeModelConfig) => NativeModel;
+  /** Best first; `emulated`: also those that only tests use. */
+  isaLevels(emulated: boolean): string[];
+  cpu(): NativeCpu;
+  /** GB/s of reading `bytes` of memory. */
+  measureBandwidth(threads: number, bytes: number): number;
+  /** 10^9 operations per second; kind 0 = fp32 multiply-add, 1 = bf16 dot product, 2 = int8 dot product. */
+  measurePeak(isa: string, threads: number, kind: number): number;
+}
+
+const require = createRequire(import.meta.url);
+const PACKAGE_ROOT = fileURLToPath(new URL('../../../', import.meta.url));
+const LOCAL_BUILD = join(PACKAGE_ROOT, 'build', 'Release', 'tokenmill.node');
+
+/** Literal names, so that bundlers see them. */
+const PLATFORM_PACKAGES: Readonly<Record<string, () => string>> = {
+  'linux-x64-gnu': () => require.resolve('@tokenmill/cpu-linux-x64-gnu'),
+  'linux-arm64-gnu': () => require.resolve('@tokenmill/cpu-linux-arm64-gnu'),
+};
+
+let loaded: NativeBinding | null = null;
+
+/** The addon. Throws TokenmillError `native_missing` with the exact cure. */
+export function loadNative(): NativeBinding {
+  loaded ??= open(process.env['TOKENMILL_NATIVE']);
+  return loaded;
+}
+
+function open(explicit: string | undefined): NativeBinding {
+  if (explicit !== undefined && explicit !== '') {
+    if (!existsSync(explicit)) throw missing(`TOKENMILL_NATIVE names ${explicit}, which does not exist.`);
+    return requireTried(explicit);
+  }
+  if (existsSync(LOCAL_BUILD)) return requireBinary(LOCAL_BUILD);
+  const packaged = findPackage();
+  if (packaged !== null) return requireTried(packaged);
+  throw missing(`There is no native binary for ${platformName()}.`);
+}
+
+function platformName(): string {
+  if (process.platform !== 'linux') return `${process.platform}-${process.arch}`;
+  const report = process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined;
+  return `linux-${process.arch}-${report?.header?.glibcVersionRuntime === undefined ? 'musl' : 'gnu'}`;
+}
+
+function findPackage(): string | null {
+  try {
+    return PLATFORM_PACKAGES[platformName()]?.() ?? null;
+  } catch {
+    return null;
+  }
+}
+
+function missing(cause: string): TokenmillError {
+  const name = platformName();
+  const known = name in PLATFORM_PACKAGES;
+  const remedy = existsSync(join(PACKAGE_ROOT, 'native', 'build.mjs'))
+    ? 'Build it with `node native/build.mjs` (needs cmake and a C++ compiler), or use --backend reference.'
+    : known
+      ? `Install it with \`npm install @tokenmill/cpu-${name}\` (npm leaves it out under --omit=optional), or use --backend reference.`
+      : `Prebuilt ones exist for ${Object.keys(PLATFORM_PACKAGES).join(', ')}; elsewhere build from a clone with \`node native/build.mjs\`, or use --backend reference.`;
+  return new TokenmillError('native_missing', cause, { remedy });
+}
+
+function requireBinary(path: string): NativeBinding {
+  try {
+    return require(path) as NativeBinding;
+  } catch (cause) {
+    throw missing(`The native binary ${path} cannot be loaded: ${(cause as Error).message}.`);
+  }
+}
+
+function requireTried(path: string): NativeBinding {
+  const { mtimeMs, size } = statSync(path);
+  const key = `${path} ${mtimeMs} ${size} ${process.version}`;
+  const record = join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'tokenmill', 'native-tried');
+  let tried = false;
+  try {
+    tried = readFileSync(record, 'utf8') === key;
+  } catch {
+    // Never tried before.
+  }
+  if (!tried) {
+    tryInChild(path);
+    try {
+      mkdirSync(dirname(record), { recursive: true });
+      writeFileSync(record, key);
+    } catch {
+      // A read-only home only means that it is tried again next time.
+    }
+  }
+  return requireBinary(path);
+}
+
+function tryInChild(path: string): void {
+  try {
+    const script = 'require(process.argv[1]).isaLevels(false)';
+    execFileSync(process.execPath, ['-e', script, path], { stdio: 'pipe', timeout: 30_000 });
+  } catch (cause) {
+    const { signal, stderr } = cause as { signal?: string; stderr?: Buffer };
+    const why = signal
+      ? `it ends with ${signal}`
+      : (stderr?.toString().match(/^\w*Error: .*$/m)?.[0] ?? 'it does not load');
+    throw missing(`The native binary ${path} does not work on this machine: ${why}.`);
+  }
+}
+
+/** Runs native code; its errors become TokenmillError, or AssertionError where our own code broke a rule. */
+export function native<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    const code = (error as { code?: unknown }).code;
+    const message = (error as Error).message;
+    if (code === 'assertion') throw new AssertionError(`native: ${message}`);
+    if (typeof code === 'string' && code in ERRORS)
+      throw new TokenmillError(code as ErrorCode, message, { cause: error });
+    throw error;
+  }
+}
