@@ -27,6 +27,7 @@ struct Restricted {
   double temperature;
   double largest;  // scaled
   double total;    // of weights exp(scaled - largest)
+  double least;    // scaled; what is below was removed by min_p or top_k
 };
 
 // Drops from `weights` what top_p removes; returns what is left in sum.
@@ -64,13 +65,13 @@ Restricted restrict_row(const KernelTable& kernels, const float* row, int64_t n,
   Restricted r;
   r.temperature = std::max(params.temperature, kLeastTemperature);
   r.largest = static_cast<double>(row[kernels.argmax(row, n)]) / r.temperature;
-  double least = -std::numeric_limits<double>::max();
-  if (params.min_p > 0) least = std::max(least, r.largest + std::log(params.min_p));
+  r.least = -std::numeric_limits<double>::max();
+  if (params.min_p > 0) r.least = std::max(r.least, r.largest + std::log(params.min_p));
   if (params.top_k > 0 && params.top_k < n) {
     const std::vector<TopEntry> top = top_k(row, n, params.top_k);
-    if (static_cast<int64_t>(top.size()) == params.top_k) least = std::max(least, static_cast<double>(top.back().logit) / r.temperature);
+    if (static_cast<int64_t>(top.size()) == params.top_k) r.least = std::max(r.least, static_cast<double>(top.back().logit) / r.temperature);
   }
-  r.total = kernels.softmax_weights(row, n, r.temperature, r.largest, least, weights);
+  r.total = kernels.softmax_weights(row, n, r.temperature, r.largest, r.least, weights);
   if (params.top_p < 1) r.total = keep_top_p(row, n, params.top_p, r, weights);
   return r;
 }
@@ -114,8 +115,10 @@ void process_row(const KernelTable& kernels, float* row, int64_t n, const DrawPa
   const Restricted r = restrict_row(kernels, row, n, params, weights);
   const double shift = r.largest + std::log(r.total);
   for (int64_t id = 0; id < n; id++) {
-    // A kept weight may have underflowed to zero; its log-probability is then below -708 and as good as removed.
-    row[id] = static_cast<float>(weights[id] > 0 ? static_cast<double>(row[id]) / r.temperature - shift : -kInfinity);
+    const double scaled = static_cast<double>(row[id]) / r.temperature;
+    // A weight that underflowed to zero was not removed for that, unless by top_p, which drops the smallest first.
+    const bool kept = weights[id] > 0 || (params.top_p >= 1 && scaled >= r.least);
+    row[id] = static_cast<float>(kept ? scaled - shift : -kInfinity);
   }
 }
 
