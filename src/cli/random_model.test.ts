@@ -4,10 +4,12 @@ import { join } from 'node:path';
 import { gguf } from '@huggingface/gguf';
 import { afterAll, expect, test } from 'vitest';
 import { loadModelConfig, recordProgram } from '../models/index.ts';
+import { decodeQ8_0 } from '../quant/q8_0.ts';
 import { checkWeights } from '../weights/check_weights.ts';
 import { SHAPE_NAMES, shapeConfig } from '../weights/random_model.ts';
 import { readTensor } from '../weights/read_tensor.ts';
 import { readCheckpoint } from '../weights/safetensors.ts';
+import { convertFolderToGguf } from './convert_gguf.ts';
 import { makeRandomModel } from './random_model.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'tokenmill-random-model-'));
@@ -73,4 +75,21 @@ test('the GGUF holds the same weights under the names and types of llama.cpp', a
   expect(file.subarray(start, start + source.byteLength).equals(original)).toBe(true);
   expect(at('blk.0.attn_norm.weight').dtype).toBe(0);
   expect(at('blk.0.attn_q.weight').dtype).toBe(30);
+});
+
+test('Q8_0 is the same model in blocks', async () => {
+  const folder = join(root, 'q8_0');
+  makeRandomModel('tiny-llama', folder);
+  const path = join(folder, 'model-q8_0.gguf');
+  convertFolderToGguf(folder, path, 'Q8_0');
+  const { tensorInfos, tensorDataOffset } = await gguf(path, { allowLocalFile: true });
+  const info = tensorInfos.find(({ name }) => name === 'blk.0.ffn_down.weight')!;
+  const [width, rows] = info.shape.map(Number) as [number, number];
+  const start = Number(tensorDataOffset + info.offset);
+  const bytes = readFileSync(path).subarray(start, start + (width / 32) * 34 * rows);
+  const original = readTensor(readCheckpoint(folder).get('model.layers.0.mlp.down_proj.weight')!);
+  const decoded = decodeQ8_0(bytes);
+  expect(decoded).toHaveLength(original.length);
+  const error = decoded.reduce((sum, value, i) => sum + (value - original[i]!) ** 2, 0);
+  expect(error / original.reduce((sum, value) => sum + value ** 2, 0)).toBeLessThan(1e-4);
 });

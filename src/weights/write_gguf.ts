@@ -12,7 +12,7 @@ export type GgufValue =
   | { readonly type: 'strings'; readonly value: readonly string[] }
   | { readonly type: 'i32s'; readonly value: readonly number[] };
 
-export type GgufType = 'F32' | 'F16' | 'BF16';
+export type GgufType = 'F32' | 'F16' | 'BF16' | 'Q8_0';
 
 export interface GgufTensor {
   readonly name: string;
@@ -23,7 +23,13 @@ export interface GgufTensor {
   readonly pieces: () => Iterable<Uint8Array>;
 }
 
-const TENSOR_TYPES = { F32: { id: 0, bytes: 4 }, F16: { id: 1, bytes: 2 }, BF16: { id: 30, bytes: 2 } } as const;
+/** `bytes` of `block` elements. */
+const TENSOR_TYPES = {
+  F32: { id: 0, block: 1, bytes: 4 },
+  F16: { id: 1, block: 1, bytes: 2 },
+  BF16: { id: 30, block: 1, bytes: 2 },
+  Q8_0: { id: 8, block: 32, bytes: 34 },
+} as const;
 const VALUE_TYPES = { u32: 4, i32: 5, f32: 6, bool: 7, string: 8, array: 9 } as const;
 const ALIGNMENT = 32;
 
@@ -48,7 +54,7 @@ export function writeGguf(
     for (const size of shape.toReversed()) header.u64(size);
     header.u32(TENSOR_TYPES[type].id);
     header.u64(offset);
-    offset += padded(elementsOf(shape) * TENSOR_TYPES[type].bytes);
+    offset += padded(tensorBytes(type, shape));
   }
   const file = openSync(path, 'w');
   try {
@@ -57,12 +63,17 @@ export function writeGguf(
     writeAll(file, new Uint8Array(padded(start.length) - start.length));
     for (const { type, shape, pieces } of tensors) {
       for (const piece of pieces()) writeAll(file, piece);
-      const bytes = elementsOf(shape) * TENSOR_TYPES[type].bytes;
+      const bytes = tensorBytes(type, shape);
       writeAll(file, new Uint8Array(padded(bytes) - bytes));
     }
   } finally {
     closeSync(file);
   }
+}
+
+function tensorBytes(type: GgufType, shape: readonly number[]): number {
+  const { block, bytes } = TENSOR_TYPES[type];
+  return (elementsOf(shape) / block) * bytes;
 }
 
 function padded(bytes: number): number {
