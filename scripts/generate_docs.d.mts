@@ -5,7 +5,10 @@ export interface DocTables {
   readonly ops: { describeOps(): string };
   readonly errors: {
     readonly ERRORS: Readonly<
-      Record<string, { readonly status: number; readonly type: string; readonly exitCode: number; readonly doc: string }>
+      Record<
+        string,
+        { readonly status: number; readonly type: string; readonly exitCode: number; readonly doc: string }
+      >
     >;
   };
 }

@@ -85,7 +85,7 @@ const STAGES = [
   { name: 'lint', run: async () => one(await node([join(BIN, '@biomejs', 'biome', 'bin', 'biome'), 'check', '.'])) },
   { name: 'unused', run: async () => one(await node([join(BIN, 'knip', 'bin', 'knip.js')])) },
   { name: 'tidy', run: () => vitest('tidy', ['scripts/']) },
-  { name: 'tests', run: () => vitest('tests', ['src/', 'test/']) },
+  { name: 'tests', run: () => vitest('tests', ['src/', 'test/', 'bench/']) },
   { name: 'native', run: () => native(['--test', '--asan']) },
   { name: 'neon', run: neon },
   { name: 'package', run: async () => one(await node([join('scripts', 'package_test.mjs')])) },
