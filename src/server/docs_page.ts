@@ -79,7 +79,12 @@ function typeText(document: OpenApiDocument, schema: Schema, depth = 0): string 
   }
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(' | ');
   if (schema.type === 'array') return depth > 2 ? 'array' : `${typeText(document, schema.items ?? {}, depth + 1)}[]`;
-  return schema.type === undefined ? 'any' : [schema.type].flat().join(' | ');
+  return schema.type === undefined
+    ? 'any'
+    : [schema.type]
+        .flat()
+        .filter((type) => type !== 'null')
+        .join(' | ');
 }
 
 function fieldsTable(document: OpenApiDocument, schema: Schema): string {

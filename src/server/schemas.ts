@@ -8,7 +8,7 @@ const bool = () => z.boolean().nullish();
 const int = () => z.int({ error: INTEGER }).nullish();
 const float = () => z.number().nullish();
 /** Beyond 2^53 JSON numbers lose digits here, so the range is checked later and the type stays `number`. */
-const int64 = () => z.number().nullish().meta({ format: 'int64' });
+const int64 = () => z.number().meta({ type: 'integer', format: 'int64' }).nullish();
 
 const tokenIds = () => z.array(z.int().min(0)).nullish();
 
