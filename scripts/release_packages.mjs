@@ -5,7 +5,7 @@
 import { copyFileSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { listFiles, ROOT, run, SetupError, setupOrExit } from './setup.mjs';
+import { ADDON, ROOT, run, SetupError, setupOrExit } from './setup.mjs';
 
 export const PACKAGES = join(ROOT, 'packages');
 
@@ -45,16 +45,13 @@ async function systemFloor(binary) {
 /** Returns the folder it wrote. */
 export async function writePlatformPackage() {
   const main = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'));
-  const binaries = listFiles(join(ROOT, 'native', 'build'), (name) => name === 'tokenmill.node');
-  if (binaries.length !== 1)
-    throw new SetupError(`Expected one native/build/**/tokenmill.node, found ${binaries.length}.`);
   const name = platformName();
   const folder = join(PACKAGES, name);
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
-  copyFileSync(binaries[0], join(folder, 'tokenmill.node'));
+  copyFileSync(ADDON, join(folder, 'tokenmill.node'));
   copyFileSync(join(ROOT, 'LICENSE'), join(folder, 'LICENSE'));
-  const needs = await systemFloor(binaries[0]);
+  const needs = await systemFloor(ADDON);
   const manifest = {
     name: `@tokenmill/cpu-${name}`,
     version: main.version,
@@ -66,7 +63,7 @@ export async function writePlatformPackage() {
     engines: main.engines,
     main: './tokenmill.node',
     files: ['tokenmill.node'],
-    tokenmill: { needs, bytes: statSync(binaries[0]).size },
+    tokenmill: { needs, bytes: statSync(ADDON).size },
   };
   writeFileSync(join(folder, 'package.json'), `${JSON.stringify(manifest, null, 2)}\n`);
   writeFileSync(

@@ -1,0 +1,34 @@
+/** What this machine could do at most: the denominator of every figure of speed. */
+import { cpuMeasurements, createCpuBackend } from '../../backends/cpu/cpu_backend.ts';
+import { assert } from '../../base/assert.ts';
+
+export interface Roof {
+  readonly isa: string;
+  readonly threads: number;
+  /** GB/s of reading memory. */
+  readonly bandwidthGBs: number;
+  /** 10^9 multiplications and additions a second in fp32. */
+  readonly fp32GFlops: number;
+  /** The same of the fastest BF16 arithmetic; that of fp32 where there is none. */
+  readonly bf16GFlops: number;
+  readonly int8GOps: number;
+}
+
+/** The best of several: other work on the machine can only make a measurement slower. */
+function best(measure: () => number): number {
+  return Math.max(measure(), measure(), measure());
+}
+
+/** Measures for about a second. Throws `native_missing`, `isa_unsupported`. */
+export function measureRoof(threads: number, isa = createCpuBackend().isaLevels[0]): Roof {
+  assert(isa !== undefined, 'a cpu backend without instruction sets is not created');
+  const machine = cpuMeasurements();
+  return {
+    isa,
+    threads,
+    bandwidthGBs: best(() => machine.bandwidth(threads)),
+    fp32GFlops: best(() => machine.peak(isa, threads, 'fp32')),
+    bf16GFlops: best(() => machine.peak(isa, threads, 'bf16')),
+    int8GOps: best(() => machine.peak(isa, threads, 'int8')),
+  };
+}
