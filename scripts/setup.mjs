@@ -148,7 +148,9 @@ function nativeCurrent() {
 
 async function buildNative(report) {
   const before = fingerprint(nativeFiles());
-  const result = await run(process.execPath, [join('native', 'build.mjs')], { onLine: report });
+  // Its progress marks only: what a failed compiler says is printed once, at the end.
+  const onLine = (line) => line.endsWith('%') && report(line);
+  const result = await run(process.execPath, [join('native', 'build.mjs')], { onLine });
   if (result.code !== 0) throw new SetupError(`${result.output.trim()}\n\nThe native kernels were not built.`);
   writeStamp('native', { fingerprint: before });
 }
@@ -182,7 +184,7 @@ async function runStage(stage) {
   say(`setup: ${stage.doing} ...`);
   try {
     await stage.make((line) => {
-      if (line.trim() !== '') say(live ? `setup: ${stage.doing} ... ${line.slice(0, 60)}` : `  ${line}`);
+      say(live ? `setup: ${stage.doing} ... ${line.slice(0, 60)}` : `  ${line}`);
     });
   } finally {
     if (live) process.stderr.write('\r\x1b[K');
