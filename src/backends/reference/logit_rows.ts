@@ -88,12 +88,15 @@ function keepTopK(values: Float64Array, k: number): void {
 
 function keepTopP(values: Float64Array, p: number): void {
   const order = descending(values);
-  const shift = logSumExp(values);
+  const max = maxOf(values);
+  // Weights are left unnormalised: equal tokens then weigh exactly 1, and a border between them does not depend on rounding.
+  const weights = values.map((value) => Math.exp(value - max));
+  const most = (1 - p) * weights.reduce((sum, weight) => sum + weight, 0);
   let dropped = 0;
   for (let i = order.length - 1; i > 0; i--) {
     const id = order[i] as number;
-    dropped += Math.exp((values[id] as number) - shift);
-    if (dropped > 1 - p) break;
+    dropped += weights[id] as number;
+    if (dropped > most) break;
     values[id] = -Infinity;
   }
 }
