@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
 import type { Backend, LoadedModel } from '../backends/backend.ts';
 import { createReferenceBackend } from '../backends/reference/reference_backend.ts';
+import { readSafetensors } from '../weights/safetensors.ts';
 import { type VerifyOptions, verifyFolder } from './verify_report.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'tokenmill-verify-'));
@@ -63,6 +64,18 @@ test('weights that are not numbers are refused by name', () => {
   bytes.writeUInt16LE(0x7fc0, bytes.length - 2);
   writeFileSync(path, bytes);
   expect(() => verify({ folder })).toThrow(/Weight .* holds NaN at element \d+. The checkpoint is damaged/);
+});
+
+test('a weight beyond the range of float16 is refused when it is asked for', () => {
+  const folder = copy('overflow');
+  const path = join(folder, 'model.safetensors');
+  const bytes = readFileSync(path);
+  const tensor = readSafetensors(path).get('model.layers.0.mlp.up_proj.weight');
+  // bf16 of 65536.
+  bytes.writeUInt16LE(0x4780, tensor!.offset);
+  writeFileSync(path, bytes);
+  expect(() => verify({ folder })).not.toThrow();
+  expect(() => verify({ folder, weightDType: 'float16' })).toThrow('do not fit float16; choose another --dtype');
 });
 
 test('a vocabulary that does not fit the embedding', () => {

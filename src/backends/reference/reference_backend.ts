@@ -151,14 +151,17 @@ function loadWeights(options: LoadOptions): Map<ValueId, Weight> {
 function loadWeight(decl: WeightDecl, { tensors, weightDType, quantization }: LoadOptions): Weight {
   if (decl.constant !== undefined) return decl.constant;
   const data = readWeight(decl, tensors);
-  const bad = data.findIndex((element) => !Number.isFinite(element));
-  if (bad >= 0) {
-    throw new TokenmillError('weights_invalid', `Weight ${decl.name} holds ${data[bad]} at element ${bad}.`, {
-      remedy: 'The checkpoint is damaged; download it again.',
-    });
-  }
+  refuseNonFinite(decl, data, 'The checkpoint is damaged; download it again.');
   if (decl.role !== 'linear') return data;
-  return packLinear(data, decl.shape[1] as number, weightDType, quantization);
+  const packed = packLinear(data, decl.shape[1] as number, weightDType, quantization);
+  if (packed === data) refuseNonFinite(decl, data, `Its values do not fit ${weightDType}; choose another --dtype.`);
+  return packed;
+}
+
+function refuseNonFinite(decl: WeightDecl, data: Float32Array, remedy: string): void {
+  const bad = data.findIndex((element) => !Number.isFinite(element));
+  if (bad < 0) return;
+  throw new TokenmillError('weights_invalid', `Weight ${decl.name} holds ${data[bad]} at element ${bad}.`, { remedy });
 }
 
 function packLinear(
