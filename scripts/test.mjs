@@ -84,7 +84,7 @@ const STAGES = [
   { name: 'types', run: async () => one(await node([join(BIN, 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json'])) },
   { name: 'lint', run: async () => one(await node([join(BIN, '@biomejs', 'biome', 'bin', 'biome'), 'check', '.'])) },
   { name: 'unused', run: async () => one(await node([join(BIN, 'knip', 'bin', 'knip.js')])) },
-  { name: 'tidy', run: () => vitest('tidy', ['--dir', 'scripts']) },
+  { name: 'tidy', run: () => vitest('tidy', ['scripts/']) },
   { name: 'tests', run: () => vitest('tests', ['--exclude', 'scripts/**']) },
   { name: 'native', run: () => native(['--test', '--asan']) },
   { name: 'neon', run: neon },

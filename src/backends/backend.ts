@@ -5,7 +5,19 @@
 import type { OperandData, StepInputs, StepSizes } from '../ops/define_op.ts';
 import type { Program } from '../program/program.ts';
 
-export type CheckpointDType = 'F64' | 'F32' | 'F16' | 'BF16' | 'F8_E4M3' | 'F8_E5M2' | 'I64' | 'I32' | 'I16' | 'I8' | 'U8' | 'BOOL';
+export type CheckpointDType =
+  | 'F64'
+  | 'F32'
+  | 'F16'
+  | 'BF16'
+  | 'F8_E4M3'
+  | 'F8_E5M2'
+  | 'I64'
+  | 'I32'
+  | 'I16'
+  | 'I8'
+  | 'U8'
+  | 'BOOL';
 
 /** One tensor of a checkpoint, still on disk. Offsets were checked against the file's size by the reader. */
 export interface TensorSource {
