@@ -22,7 +22,7 @@ inline void embedding(const EmbeddingArgs& args, int64_t begin, int64_t end) {
     float* y = args.y + t * args.width;
     if (args.type == WeightType::bf16) embedding_bf16(static_cast<const uint16_t*>(args.table) + row, args.width, y);
     else if (args.type == WeightType::f16) embedding_f16(static_cast<const uint16_t*>(args.table) + row, args.width, y);
-    else __builtin_memcpy(y, static_cast<const float*>(args.table) + row, static_cast<size_t>(args.width) * 4);
+    else __builtin_memcpy(y, static_cast<const float*>(args.table) + row, static_cast<uint64_t>(args.width) * 4);
   }
 }
 

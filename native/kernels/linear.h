@@ -210,26 +210,35 @@ inline void linear_many_rows(const LinearArgs& args, int64_t begin, int64_t end,
 }
 
 template <class Weights, class Element>
-inline void linear_fma(const LinearArgs& args, int64_t begin, int64_t end, float* scratch) {
+inline void linear_any_rows(const LinearArgs& args, int64_t begin, int64_t end, float* scratch) {
   if (args.m <= Simd::kRows) linear_few_rows<Simd::kRows, Weights, Element>(args, begin, end);
   else linear_many_rows<Weights, Element>(args, begin, end, scratch);
 }
 
-// x as [block][k][rows], zero-padded in k.
-inline void linear_prepare_fma(const LinearArgs& args, int64_t member, int64_t members) {
-  const PackedLinear& weight = args.weight;
-  if (linear_input(args) == args.x) return;
-  float* out = static_cast<float*>(args.prepared);
-  const int64_t blocks = row_blocks(args.m, Simd::kRows);
-  for (int64_t b = blocks * member / members; b < blocks * (member + 1) / members; b++) {
-    const RowBlock block = row_block(args.m, Simd::kRows, b);
-    float* to = out + block.begin * weight.k_padded;
-    for (int64_t r = 0; r < block.rows; r++) {
-      const float* from = args.x + (block.begin + r) * weight.k;
-      for (int64_t k = 0; k < weight.k; k++) to[k * block.rows + r] = from[k];
-      for (int64_t k = weight.k; k < weight.k_padded; k++) to[k * block.rows + r] = 0;
+struct LinearFma {
+  static bool needs_prepare(const LinearArgs& args) { return linear_input(args) != args.x; }
+
+  // x as [block][k][rows], zero-padded in k.
+  static void prepare(const LinearArgs& args, int64_t member, int64_t members) {
+    const PackedLinear& weight = args.weight;
+    const int64_t blocks = row_blocks(args.m, Simd::kRows);
+    for (int64_t b = blocks * member / members; b < blocks * (member + 1) / members; b++) {
+      const RowBlock block = row_block(args.m, Simd::kRows, b);
+      float* to = static_cast<float*>(args.prepared) + block.begin * weight.k_padded;
+      for (int64_t r = 0; r < block.rows; r++) {
+        const float* from = args.x + (block.begin + r) * weight.k;
+        for (int64_t k = 0; k < weight.k; k++) to[k * block.rows + r] = from[k];
+        for (int64_t k = weight.k; k < weight.k_padded; k++) to[k * block.rows + r] = 0;
+      }
     }
   }
-}
+
+  static void run(const LinearArgs& args, int64_t begin, int64_t end, void* scratch) {
+    float* widened = static_cast<float*>(scratch);
+    if (args.weight.type == WeightType::f32) linear_any_rows<WeightsF32, float>(args, begin, end, widened);
+    else if (args.weight.type == WeightType::f16) linear_any_rows<WeightsF16, uint16_t>(args, begin, end, widened);
+    else linear_any_rows<WeightsBf16, uint16_t>(args, begin, end, widened);
+  }
+};
 
 }  // namespace mill::MILL_ISA

@@ -39,23 +39,6 @@ inline void quantise_row(const float* x, int64_t k, float scale, int8_t* out, in
   for (; i < k; i++) out[i / 4 * stride + i % 4] = static_cast<int8_t>(quantise(x[i], scale));
 }
 
-inline void linear_prepare_i8(const LinearArgs& args, int64_t member, int64_t members) {
-  const PackedLinear& weight = args.weight;
-  const int64_t blocks = row_blocks(args.m, Simd::kRowsI8);
-  for (int64_t b = blocks * member / members; b < blocks * (member + 1) / members; b++) {
-    const RowBlock block = row_block(args.m, Simd::kRowsI8, b);
-    int32_t* to = int8_rows(args) + block.begin * weight.k_padded / 4;
-    for (int64_t i = weight.k / 4 * block.rows; i < weight.k_padded / 4 * block.rows; i++) to[i] = 0;
-    for (int64_t r = 0; r < block.rows; r++) {
-      const float* x = args.x + (block.begin + r) * weight.k;
-      float scale = absmax(x, weight.k) / 127;
-      if (!(scale > 0)) scale = 1;
-      int8_row_scales(args)[block.begin + r] = scale;
-      quantise_row(x, weight.k, scale, reinterpret_cast<int8_t*>(to + r), 4 * block.rows);
-    }
-  }
-}
-
 template <int ROWS, int PANELS>
 inline void linear_block_i8(const int32_t* x, const int8_t* weights, int64_t stride, int64_t quads, I (&acc)[ROWS][PANELS * kVectors]) {
   constexpr int N = PANELS * kVectors;
@@ -112,14 +95,34 @@ inline void linear_panels_i8(const LinearArgs& args, int64_t panel) {
   }
 }
 
-inline void linear_i8(const LinearArgs& args, int64_t begin, int64_t end) {
-  int64_t panel = begin;
-  if (args.m == 1) {
-    constexpr int wide = Simd::kPanelsOneRow;
-    for (; panel + wide <= end; panel += wide) linear_tile_i8<1, wide>(args, int8_rows(args), 0, panel);
+struct LinearDotI8 {
+  // Blocks [k/4][rows] of four int8, zero-padded in k.
+  static void prepare(const LinearArgs& args, int64_t member, int64_t members) {
+    const PackedLinear& weight = args.weight;
+    const int64_t blocks = row_blocks(args.m, Simd::kRowsI8);
+    for (int64_t b = blocks * member / members; b < blocks * (member + 1) / members; b++) {
+      const RowBlock block = row_block(args.m, Simd::kRowsI8, b);
+      int32_t* to = int8_rows(args) + block.begin * weight.k_padded / 4;
+      for (int64_t i = weight.k / 4 * block.rows; i < weight.k_padded / 4 * block.rows; i++) to[i] = 0;
+      for (int64_t r = 0; r < block.rows; r++) {
+        const float* x = args.x + (block.begin + r) * weight.k;
+        float scale = absmax(x, weight.k) / 127;
+        if (!(scale > 0)) scale = 1;
+        int8_row_scales(args)[block.begin + r] = scale;
+        quantise_row(x, weight.k, scale, reinterpret_cast<int8_t*>(to + r), 4 * block.rows);
+      }
+    }
   }
-  for (; panel + Simd::kPanels <= end; panel += Simd::kPanels) linear_panels_i8<Simd::kPanels>(args, panel);
-  for (; panel < end; panel++) linear_panels_i8<1>(args, panel);
-}
+
+  static void run(const LinearArgs& args, int64_t begin, int64_t end, void*) {
+    int64_t panel = begin;
+    if (args.m == 1) {
+      constexpr int wide = Simd::kPanelsOneRow;
+      for (; panel + wide <= end; panel += wide) linear_tile_i8<1, wide>(args, int8_rows(args), 0, panel);
+    }
+    for (; panel + Simd::kPanels <= end; panel += Simd::kPanels) linear_panels_i8<Simd::kPanels>(args, panel);
+    for (; panel < end; panel++) linear_panels_i8<1>(args, panel);
+  }
+};
 
 }  // namespace mill::MILL_ISA

@@ -175,7 +175,7 @@ inline void attention_begin(const AttentionArgs& args, const AttentionItem& item
   for (int64_t row = 0; row < shape.rows; row++) {
     const int64_t token = item.token_begin + row / shape.group;
     const int64_t head = item.kv_head * shape.group + row % shape.group;
-    __builtin_memcpy(s.query + row * shape.padded, args.q + (token * args.heads + head) * dim, static_cast<size_t>(dim) * 4);
+    __builtin_memcpy(s.query + row * shape.padded, args.q + (token * args.heads + head) * dim, static_cast<uint64_t>(dim) * 4);
     for (int64_t d = 0; d < shape.padded; d++) s.out[row * shape.padded + d] = 0;
     s.max[row] = -__builtin_inff();
     s.sum[row] = 0;

@@ -40,4 +40,53 @@ inline double peak_i8(int64_t iterations, float* sink) {
   return static_cast<double>(iterations) * chains * W * 4 * 2;
 }
 
+#if defined(MILL_AMX)
+
+// Two by two tiles, as in linear_amx.h.
+template <bool BF16>
+inline double peak_tiles(int64_t iterations, float* sink) {
+  alignas(64) uint32_t data[16 * 16] = {};
+  TileBlock::begin(16);
+  TileBlock block;
+  block.zero();
+  for (int i = 0; i < 2; i++) {
+    block.load_x(i, data, 64);
+    block.load_w(i, data);
+  }
+  for (int64_t n = 0; n < iterations; n++) block.multiply<BF16>(true, true);
+  block.store(0, 0, data);
+  TileBlock::end();
+  sink[2] = to_float(data[0]);
+  return static_cast<double>(iterations) * 4 * 16 * 16 * (BF16 ? 32 : 64) * 2;
+}
+
+inline double peak_bf16(int64_t iterations, float* sink) { return peak_tiles<true>(iterations, sink); }
+inline double peak_int8(int64_t iterations, float* sink) { return peak_tiles<false>(iterations, sink); }
+
+#else
+
+inline double peak_int8(int64_t iterations, float* sink) { return peak_i8(iterations, sink); }
+
+#ifdef MILL_VNNI
+inline double peak_bf16(int64_t iterations, float* sink) {
+  constexpr int chains = 16;
+  F acc[chains];
+  for (int i = 0; i < chains; i++) acc[i] = Simd::zero();
+  uint16_t weights[2 * W] = {};
+  for (int64_t n = 0; n < iterations; n++) {
+#pragma GCC unroll 16
+    for (int i = 0; i < chains; i++) acc[i] = Simd::dot_bf16(acc[i], to_bits(sink[0]), weights);
+  }
+  F total = acc[0];
+  for (int i = 1; i < chains; i++) total = Simd::add(total, acc[i]);
+  sink[2] = reduce_add(total);
+  return static_cast<double>(iterations) * chains * W * 2 * 2;
+}
+#else
+// Without the instruction bf16 weights are multiplied as fp32.
+inline double peak_bf16(int64_t iterations, float* sink) { return peak_fma(iterations, sink); }
+#endif
+
+#endif
+
 }  // namespace mill::MILL_ISA

@@ -6,6 +6,12 @@
 #include "kv_write.h"
 #include "linear.h"
 #include "linear_int8.h"
+#ifdef MILL_VNNI
+#include "linear_bf16.h"
+#endif
+#ifdef MILL_AMX
+#include "linear_amx.h"
+#endif
 #include "logit_rows.h"
 #include "paged_attention.h"
 #include "peak.h"
@@ -15,27 +21,39 @@
 
 namespace mill::MILL_ISA {
 
+// How a linear is computed is a function of the level and the weight's type alone, so that every number of rows takes the
+// same path.
+#if defined(MILL_AMX)
+using PathBf16 = LinearTiles;
+using PathI8 = LinearTiles;
+#elif defined(MILL_VNNI)
+using PathBf16 = LinearDotBf16;
+using PathI8 = LinearDotI8;
+#else
+using PathBf16 = LinearFma;
+using PathI8 = LinearDotI8;
+#endif
+
 inline bool linear_needs_prepare(const LinearArgs& args) {
-  return args.weight.type == WeightType::i8 || linear_input(args) != args.x;
+  if (args.weight.type == WeightType::bf16) return PathBf16::needs_prepare(args);
+  return args.weight.type == WeightType::i8 || LinearFma::needs_prepare(args);
 }
 
 inline void linear_prepare(const LinearArgs& args, int64_t member, int64_t members) {
-  if (args.weight.type == WeightType::i8) linear_prepare_i8(args, member, members);
-  else linear_prepare_fma(args, member, members);
+  if (args.weight.type == WeightType::bf16) PathBf16::prepare(args, member, members);
+  else if (args.weight.type == WeightType::i8) PathI8::prepare(args, member, members);
+  else LinearFma::prepare(args, member, members);
 }
 
 inline void linear(const LinearArgs& args, int64_t begin, int64_t end, void* scratch) {
-  float* widened = static_cast<float*>(scratch);
-  switch (args.weight.type) {
-    case WeightType::f32: return linear_fma<WeightsF32, float>(args, begin, end, widened);
-    case WeightType::bf16: return linear_fma<WeightsBf16, uint16_t>(args, begin, end, widened);
-    case WeightType::f16: return linear_fma<WeightsF16, uint16_t>(args, begin, end, widened);
-    case WeightType::i8: return linear_i8(args, begin, end);
-  }
+  if (args.weight.type == WeightType::bf16) PathBf16::run(args, begin, end, scratch);
+  else if (args.weight.type == WeightType::i8) PathI8::run(args, begin, end, scratch);
+  else LinearFma::run(args, begin, end, scratch);
 }
 
 inline double peak(int kind, int64_t iterations, float* sink) {
-  return kind == 2 ? peak_i8(iterations, sink) : peak_fma(iterations, sink);
+  if (kind == 2) return peak_int8(iterations, sink);
+  return kind == 1 ? peak_bf16(iterations, sink) : peak_fma(iterations, sink);
 }
 
 constexpr KernelTable base_table(const char* name) {

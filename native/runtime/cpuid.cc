@@ -9,17 +9,19 @@
 #include <unistd.h>
 #endif
 #endif
-#if defined(__aarch64__) && defined(__linux__)
-#include <sys/auxv.h>
-#endif
 
 namespace mill {
 
 #if defined(__x86_64__)
-extern const KernelTable kAvx2Table;
+extern const KernelTable kAvx2Table, kAvx512Table, kAvx512Bf16Table, kAmxTable;
+#elif defined(__aarch64__)
+extern const KernelTable kNeonTable;
 #endif
+extern const KernelTable kAvx512EmulatedTable, kAvx512Bf16EmulatedTable, kAmxEmulatedTable;
 
 namespace {
+
+#if defined(__x86_64__)
 
 struct Features {
   bool avx2 = false;
@@ -27,8 +29,6 @@ struct Features {
   bool avx512_bf16 = false;
   bool amx = false;
 };
-
-#if defined(__x86_64__)
 
 struct Registers {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
@@ -107,8 +107,14 @@ std::vector<IsaLevel> isa_levels() {
   std::vector<IsaLevel> levels;
 #if defined(__x86_64__)
   static const Features features = detect();
+  levels.push_back({&kAmxTable, features.amx, false});
+  levels.push_back({&kAvx512Bf16Table, features.avx512_bf16, false});
+  levels.push_back({&kAvx512Table, features.avx512, false});
   levels.push_back({&kAvx2Table, features.avx2, false});
+#elif defined(__aarch64__)
+  levels.push_back({&kNeonTable, true, false});
 #endif
+  for (const KernelTable* table : {&kAmxEmulatedTable, &kAvx512Bf16EmulatedTable, &kAvx512EmulatedTable}) levels.push_back({table, true, true});
   return levels;
 }
 
@@ -129,7 +135,8 @@ CpuInfo cpu_info() {
   if (f.avx512_bf16) info.features.insert(info.features.end(), {"avx512_bf16", "avx512_vnni"});
   if (f.amx) info.features.insert(info.features.end(), {"amx_tile", "amx_bf16", "amx_int8"});
 #else
-  info.name = "unknown";
+  info.name = "arm64";
+  info.features = {"neon"};
 #endif
   info.l1d_bytes = cache_bytes(1);
   info.l2_bytes = cache_bytes(2);

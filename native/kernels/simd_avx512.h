@@ -1,0 +1,99 @@
+// AVX-512 (F, BW, VL, DQ): 16 lanes of fp32. With MILL_VNNI also the BF16 and VNNI dot products.
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace mill::MILL_ISA {
+
+struct Simd {
+  static constexpr int kWidth = 16;
+  // 8 rows x 48 columns: 24 of 32 registers accumulate, 3 hold weights.
+  static constexpr int kRows = 8;
+  static constexpr int kPanels = 3;
+  static constexpr int kPanelsOneRow = 8;
+  static constexpr int kRowsI8 = 8;
+  using F = __m512;
+  using I = __m512i;
+  struct Mask {
+    __mmask16 lanes;
+  };
+
+  static F zero() { return _mm512_setzero_ps(); }
+  static F set1(float x) { return _mm512_set1_ps(x); }
+  static F load(const float* p) { return _mm512_loadu_ps(p); }
+  static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+  static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F add(F a, F b) { return _mm512_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F div(F a, F b) { return _mm512_div_ps(a, b); }
+  // The second operand when either is NaN.
+  static F min(F a, F b) { return _mm512_min_ps(a, b); }
+  static F max(F a, F b) { return _mm512_max_ps(a, b); }
+  static F abs(F a) { return _mm512_abs_ps(a); }
+  static F round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  // 2^n for integral n in [-126, 127].
+  static F exp2i(F n) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
+  }
+  static Mask less(F a, F b) { return {_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ)}; }
+  static F select(Mask m, F yes, F no) { return _mm512_mask_blend_ps(m.lanes, no, yes); }
+  static F iota() { return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
+
+  static F load_bf16(const uint16_t* p) {
+    const I wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+  }
+  // The low and the high halves of 16 pairs.
+  static F load_bf16_even(const uint16_t* p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16)); }
+  static F load_bf16_odd(const uint16_t* p) {
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
+  static F load_f16(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+
+  static I zero_i32() { return _mm512_setzero_si512(); }
+  static I set1_i32(int32_t x) { return _mm512_set1_epi32(x); }
+  static F to_float(I a) { return _mm512_cvtepi32_ps(a); }
+  static I sub_i32(I a, I b) { return _mm512_sub_epi32(a, b); }
+  static I load_i32(const int32_t* p) { return _mm512_loadu_si512(p); }
+
+#ifdef MILL_VNNI
+  static constexpr bool kDotBf16 = true;
+  // acc + x.odd * w.odd, then + x.even * w.even, per 32-bit lane.
+  static F dot_bf16(F acc, uint32_t x, const uint16_t* w) {
+    const I pairs = _mm512_set1_epi32(static_cast<int>(x));
+    const I weights = _mm512_loadu_si512(w);
+    __m512bh a, b;
+    __builtin_memcpy(&a, &pairs, 64);
+    __builtin_memcpy(&b, &weights, 64);
+    return _mm512_dpbf16_ps(acc, a, b);
+  }
+  // The instruction wants one side unsigned: x is sent as x + 128, and 128 times the column's sum is taken off again.
+  static constexpr bool kOffsetI8 = true;
+  using Int8Weights = I;
+  static Int8Weights load_i8(const int8_t* p) { return _mm512_loadu_si512(p); }
+  static I dot_i8(I acc, Int8Weights w, I x) { return _mm512_dpbusd_epi32(acc, _mm512_xor_si512(x, _mm512_set1_epi8(-128)), w); }
+#else
+  static constexpr bool kDotBf16 = false;
+  // |w| <= 127 and |x| <= 127, so the 16-bit sums cannot saturate.
+  static constexpr bool kOffsetI8 = false;
+  struct Int8Weights {
+    I magnitude;
+    __mmask64 negative;
+  };
+  static Int8Weights load_i8(const int8_t* p) {
+    const I w = _mm512_loadu_si512(p);
+    return {_mm512_abs_epi8(w), _mm512_movepi8_mask(w)};
+  }
+  static I dot_i8(I acc, Int8Weights w, I x) {
+    const I signed_x = _mm512_mask_sub_epi8(x, w.negative, _mm512_setzero_si512(), x);
+    const I pairs = _mm512_maddubs_epi16(w.magnitude, signed_x);
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+  }
+#endif
+
+  static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+};
+
+}  // namespace mill::MILL_ISA

@@ -1,0 +1,137 @@
+// The AVX-512 levels in portable C++, lane by lane with the exact semantics of their instructions, so that the kernels for
+// processors that are not here still run in tests.
+#pragma once
+#include <cstdint>
+
+namespace mill::MILL_ISA {
+
+struct Simd {
+  static constexpr int kWidth = 16;
+  static constexpr int kRows = 8;
+  static constexpr int kPanels = 3;
+  static constexpr int kPanelsOneRow = 8;
+  static constexpr int kRowsI8 = 8;
+  struct F {
+    float lanes[16];
+  };
+  struct I {
+    int32_t lanes[16];
+  };
+  struct Mask {
+    bool lanes[16];
+  };
+
+  template <class Lane>
+  static F each(Lane lane) {
+    F result;
+    for (int i = 0; i < 16; i++) result.lanes[i] = lane(i);
+    return result;
+  }
+  template <class Lane>
+  static I each_i32(Lane lane) {
+    I result;
+    for (int i = 0; i < 16; i++) result.lanes[i] = lane(i);
+    return result;
+  }
+  static float from_bits(uint32_t bits) {
+    float x;
+    __builtin_memcpy(&x, &bits, 4);
+    return x;
+  }
+
+  static F zero() { return set1(0); }
+  static F set1(float x) { return each([=](int) { return x; }); }
+  static F load(const float* p) { return each([=](int i) { return p[i]; }); }
+  static void store(float* p, const F& x) { __builtin_memcpy(p, x.lanes, 64); }
+  static F fma(const F& a, const F& b, const F& c) { return each([&](int i) { return __builtin_fmaf(a.lanes[i], b.lanes[i], c.lanes[i]); }); }
+  static F add(const F& a, const F& b) { return each([&](int i) { return a.lanes[i] + b.lanes[i]; }); }
+  static F sub(const F& a, const F& b) { return each([&](int i) { return a.lanes[i] - b.lanes[i]; }); }
+  static F mul(const F& a, const F& b) { return each([&](int i) { return a.lanes[i] * b.lanes[i]; }); }
+  static F div(const F& a, const F& b) { return each([&](int i) { return a.lanes[i] / b.lanes[i]; }); }
+  static F min(const F& a, const F& b) { return each([&](int i) { return a.lanes[i] < b.lanes[i] ? a.lanes[i] : b.lanes[i]; }); }
+  static F max(const F& a, const F& b) { return each([&](int i) { return a.lanes[i] > b.lanes[i] ? a.lanes[i] : b.lanes[i]; }); }
+  static F abs(const F& a) { return each([&](int i) { return __builtin_fabsf(a.lanes[i]); }); }
+  static F round(const F& a) { return each([&](int i) { return __builtin_rintf(a.lanes[i]); }); }
+  static F exp2i(const F& n) { return each([&](int i) { return from_bits(static_cast<uint32_t>(static_cast<int32_t>(n.lanes[i]) + 127) << 23); }); }
+  static Mask less(const F& a, const F& b) {
+    Mask m;
+    for (int i = 0; i < 16; i++) m.lanes[i] = a.lanes[i] < b.lanes[i];
+    return m;
+  }
+  static F select(const Mask& m, const F& yes, const F& no) { return each([&](int i) { return m.lanes[i] ? yes.lanes[i] : no.lanes[i]; }); }
+  static F iota() { return each([](int i) { return static_cast<float>(i); }); }
+
+  static float widen(uint16_t x) { return from_bits(static_cast<uint32_t>(x) << 16); }
+  static F load_bf16(const uint16_t* p) { return each([=](int i) { return widen(p[i]); }); }
+  static F load_bf16_even(const uint16_t* p) { return each([=](int i) { return widen(p[2 * i]); }); }
+  static F load_bf16_odd(const uint16_t* p) { return each([=](int i) { return widen(p[2 * i + 1]); }); }
+  static float widen_f16(uint16_t h) {
+    const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16, exponent = (h >> 10) & 0x1fu, mantissa = h & 0x3ffu;
+    if (exponent == 31) return from_bits(sign | 0x7f800000u | (mantissa << 13));
+    if (exponent != 0) return from_bits(sign | ((exponent + 112) << 23) | (mantissa << 13));
+    const float tiny = static_cast<float>(mantissa) * 0x1p-24f;
+    return sign ? -tiny : tiny;
+  }
+  static F load_f16(const uint16_t* p) { return each([=](int i) { return widen_f16(p[i]); }); }
+
+  static I zero_i32() { return set1_i32(0); }
+  static I set1_i32(int32_t x) { return each_i32([=](int) { return x; }); }
+  static F to_float(const I& a) { return each([&](int i) { return static_cast<float>(a.lanes[i]); }); }
+  static int32_t wrap(uint32_t x) { return static_cast<int32_t>(x); }
+  static I sub_i32(const I& a, const I& b) { return each_i32([&](int i) { return wrap(static_cast<uint32_t>(a.lanes[i]) - static_cast<uint32_t>(b.lanes[i])); }); }
+  static I load_i32(const int32_t* p) { return each_i32([=](int i) { return p[i]; }); }
+  struct Int8Weights {
+    int8_t lanes[64];
+  };
+  static Int8Weights load_i8(const int8_t* p) {
+    Int8Weights w;
+    __builtin_memcpy(w.lanes, p, 64);
+    return w;
+  }
+
+  // Denormals are zero on the way in and on the way out of the bf16 instructions.
+  static float flush(float x) { return __builtin_fabsf(x) < 0x1p-126f ? __builtin_copysignf(0.0f, x) : x; }
+
+#ifdef MILL_VNNI
+  static constexpr bool kDotBf16 = true;
+  // vdpbf16ps: a product of two bf16 is exact in fp32, so each of the two additions rounds once.
+  static F dot_bf16(const F& acc, uint32_t x, const uint16_t* w) {
+    const float even = flush(widen(static_cast<uint16_t>(x))), odd = flush(widen(static_cast<uint16_t>(x >> 16)));
+    return each([&](int i) {
+      const float first = flush(__builtin_fmaf(odd, flush(widen(w[2 * i + 1])), flush(acc.lanes[i])));
+      return flush(__builtin_fmaf(even, flush(widen(w[2 * i])), first));
+    });
+  }
+  // vpdpbusd: unsigned times signed, wrapping.
+  static constexpr bool kOffsetI8 = true;
+  static I dot_i8(const I& acc, const Int8Weights& w, const I& x) {
+    return each_i32([&](int i) {
+      uint32_t sum = static_cast<uint32_t>(acc.lanes[i]);
+      for (int j = 0; j < 4; j++) {
+        const uint8_t offset = static_cast<uint8_t>(static_cast<uint32_t>(x.lanes[i]) >> (8 * j)) ^ 0x80u;
+        sum += static_cast<uint32_t>(static_cast<int32_t>(offset) * w.lanes[4 * i + j]);
+      }
+      return wrap(sum);
+    });
+  }
+#else
+  static constexpr bool kDotBf16 = false;
+  static constexpr bool kOffsetI8 = false;
+  // vpmaddubsw and vpmaddwd: pairs saturate at 16 bits, which |w|, |x| <= 127 never reach.
+  static I dot_i8(const I& acc, const Int8Weights& w, const I& x) {
+    return each_i32([&](int i) {
+      int32_t sum = acc.lanes[i];
+      for (int j = 0; j < 4; j += 2) {
+        int32_t pair = 0;
+        for (int l = j; l < j + 2; l++) pair += static_cast<int8_t>(static_cast<uint32_t>(x.lanes[i]) >> (8 * l)) * w.lanes[4 * i + l];
+        sum += pair > 32767 ? 32767 : pair < -32768 ? -32768 : pair;
+      }
+      return sum;
+    });
+  }
+#endif
+
+  static void prefetch(const void*) {}
+};
+
+}  // namespace mill::MILL_ISA

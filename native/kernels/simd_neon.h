@@ -1,0 +1,76 @@
+// NEON (aarch64): 4 lanes of fp32.
+#pragma once
+#include <arm_neon.h>
+
+#include <cstdint>
+
+namespace mill::MILL_ISA {
+
+struct Simd {
+  static constexpr int kWidth = 4;
+  // 4 rows x 16 columns: 16 of 32 registers accumulate, 4 hold weights.
+  static constexpr int kRows = 4;
+  static constexpr int kPanels = 1;
+  static constexpr int kPanelsOneRow = 2;
+  static constexpr int kRowsI8 = 2;
+  static constexpr bool kDotBf16 = false;
+  using F = float32x4_t;
+  using I = int32x4_t;
+  struct Mask {
+    uint32x4_t lanes;
+  };
+
+  static F zero() { return vdupq_n_f32(0); }
+  static F set1(float x) { return vdupq_n_f32(x); }
+  static F load(const float* p) { return vld1q_f32(p); }
+  static void store(float* p, F x) { vst1q_f32(p, x); }
+  static F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
+  static F add(F a, F b) { return vaddq_f32(a, b); }
+  static F sub(F a, F b) { return vsubq_f32(a, b); }
+  static F mul(F a, F b) { return vmulq_f32(a, b); }
+  static F div(F a, F b) { return vdivq_f32(a, b); }
+  // The second operand when either is NaN, as on x86.
+  static F min(F a, F b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+  static F max(F a, F b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+  static F abs(F a) { return vabsq_f32(a); }
+  static F round(F a) { return vrndnq_f32(a); }
+  // 2^n for integral n in [-126, 127].
+  static F exp2i(F n) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23)); }
+  static Mask less(F a, F b) { return {vcltq_f32(a, b)}; }
+  static F select(Mask m, F yes, F no) { return vbslq_f32(m.lanes, yes, no); }
+  static F iota() {
+    const float lanes[4] = {0, 1, 2, 3};
+    return vld1q_f32(lanes);
+  }
+
+  static F load_bf16(const uint16_t* p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
+  // The low and the high halves of 4 pairs.
+  static uint32x4_t load_pairs(const uint16_t* p) { return vreinterpretq_u32_u16(vld1q_u16(p)); }
+  static F load_bf16_even(const uint16_t* p) { return vreinterpretq_f32_u32(vshlq_n_u32(load_pairs(p), 16)); }
+  static F load_bf16_odd(const uint16_t* p) { return vreinterpretq_f32_u32(vandq_u32(load_pairs(p), vdupq_n_u32(0xffff0000u))); }
+  static F load_f16(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+
+  static I zero_i32() { return vdupq_n_s32(0); }
+  static I set1_i32(int32_t x) { return vdupq_n_s32(x); }
+  static F to_float(I a) { return vcvtq_f32_s32(a); }
+  static I sub_i32(I a, I b) { return vsubq_s32(a, b); }
+  static I load_i32(const int32_t* p) { return vld1q_s32(p); }
+  static constexpr bool kOffsetI8 = false;
+  using Int8Weights = int8x16_t;
+  static Int8Weights load_i8(const int8_t* p) { return vld1q_s8(p); }
+  static I dot_i8(I acc, Int8Weights w, I x) {
+    const int8x16_t bytes = vreinterpretq_s8_s32(x);
+#ifdef __ARM_FEATURE_DOTPROD
+    return vdotq_s32(acc, w, bytes);
+#else
+    // Products of |w|, |x| <= 127 fit 16 bits, also two of them added.
+    const int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(bytes));
+    const int16x8_t high = vmull_high_s8(w, bytes);
+    return vpadalq_s16(acc, vpaddq_s16(low, high));
+#endif
+  }
+
+  static void prefetch(const void* p) { __builtin_prefetch(p); }
+};
+
+}  // namespace mill::MILL_ISA

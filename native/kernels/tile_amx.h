@@ -1,0 +1,65 @@
+// AMX: a block of 2 x 2 result tiles, each 16 rows by 16 columns, fed with tiles of 64 bytes of k.
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace mill::MILL_ISA {
+
+class TileBlock {
+ public:
+  // `rows` of each tile of x, at most 16. The configuration belongs to the thread until `end`.
+  static void begin(int rows) {
+    struct alignas(64) Config {
+      uint8_t palette = 1, start = 0, reserved[14] = {};
+      uint16_t colsb[16] = {};
+      uint8_t rows[16] = {};
+    } config;
+    for (int tile = 0; tile < 8; tile++) {
+      config.colsb[tile] = 64;
+      config.rows[tile] = static_cast<uint8_t>(tile < 6 ? rows : 16);
+    }
+    _tile_loadconfig(&config);
+  }
+  static void end() { _tile_release(); }
+
+  void zero() {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  // Tile rows are `stride` bytes apart.
+  void load_x(int i, const void* p, int64_t stride) {
+    if (i == 0) _tile_loadd(4, p, stride);
+    else _tile_loadd(5, p, stride);
+  }
+  void load_w(int j, const void* p) {
+    if (j == 0) _tile_loadd(6, p, 64);
+    else _tile_loadd(7, p, 64);
+  }
+  template <bool BF16>
+  void multiply(bool two_rows, bool two_columns) {
+    if constexpr (BF16) {
+      _tile_dpbf16ps(0, 4, 6);
+      if (two_columns) _tile_dpbf16ps(1, 4, 7);
+      if (two_rows) _tile_dpbf16ps(2, 5, 6);
+      if (two_rows && two_columns) _tile_dpbf16ps(3, 5, 7);
+    } else {
+      _tile_dpbssd(0, 4, 6);
+      if (two_columns) _tile_dpbssd(1, 4, 7);
+      if (two_rows) _tile_dpbssd(2, 5, 6);
+      if (two_rows && two_columns) _tile_dpbssd(3, 5, 7);
+    }
+  }
+  // Result tile (i, j) as [16][16] 32-bit elements.
+  void store(int i, int j, void* p) {
+    const int tile = 2 * i + j;
+    if (tile == 0) _tile_stored(0, p, 64);
+    if (tile == 1) _tile_stored(1, p, 64);
+    if (tile == 2) _tile_stored(2, p, 64);
+    if (tile == 3) _tile_stored(3, p, 64);
+  }
+};
+
+}  // namespace mill::MILL_ISA
