@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { engineViolations, nameViolation, oversized, oversizedText, ratchetViolations } from './tidy/code_rules.ts';
-import { type Lockfile, lockfileViolations } from './tidy/lockfile.ts';
+import { type Lockfile, lockfileViolations, missingFromLock } from './tidy/lockfile.ts';
 import { importViolations } from './tidy/rooms.ts';
 import { allSources, listPaths, parse, read } from './tidy/sources.ts';
 import { wordViolations } from './tidy/words.ts';
@@ -36,6 +36,7 @@ describe('the house', () => {
     const { engines } = JSON.parse(read('package.json')) as { engines: { node: string } };
     expect(engines.node).toMatch(/^>=\d+\.\d+\.\d+$/);
     expect(lockfileViolations(lock, engines.node.slice(2))).toEqual([]);
+    expect(missingFromLock(lock)).toEqual([]);
   });
 
   it('does not say where it was built', () => {
@@ -100,6 +101,13 @@ describe('each rule can fail', () => {
       },
     };
     expect(lockfileViolations(lock, '20.19.0')).toHaveLength(2);
+    const optional = {
+      'node_modules/a': { optionalDependencies: { '@x/linux': '1.0.0', '@x/mac': '1.0.0' } },
+      'node_modules/@x/linux': {},
+    };
+    expect(missingFromLock({ packages: optional })).toEqual([
+      '@x/mac is missing from package-lock.json; npm ci would fail',
+    ]);
   });
 
   it('words', () => {

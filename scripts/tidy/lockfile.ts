@@ -6,6 +6,7 @@ interface LockEntry {
   readonly dev?: boolean;
   readonly devOptional?: boolean;
   readonly hasInstallScript?: boolean;
+  readonly optionalDependencies?: Readonly<Record<string, string>>;
   readonly engines?: Readonly<Record<string, string>> | readonly string[];
 }
 
@@ -28,4 +29,16 @@ export function lockfileViolations(lock: Lockfile, oldestNode: string): string[]
     if (entry.hasInstallScript === true) violations.push(`${name} runs a script when it is installed`);
   }
   return violations;
+}
+
+/**
+ * `npm ci` refuses a lock file that lacks an optional dependency, even one for another platform. npm leaves them out of the
+ * file when the registry it asks does not have them.
+ */
+export function missingFromLock(lock: Lockfile): string[] {
+  const installed = new Set(Object.keys(lock.packages).map((path) => path.replace(/^.*node_modules\//, '')));
+  return Object.values(lock.packages)
+    .flatMap(({ optionalDependencies }) => Object.keys(optionalDependencies ?? {}))
+    .filter((name) => !installed.has(name))
+    .map((name) => `${name} is missing from package-lock.json; npm ci would fail`);
 }
