@@ -102,7 +102,7 @@ describe('plan', () => {
   test('what does not fit has an exit status of its own and names the cure', async () => {
     const { code, stderr } = await tokenmill(['plan', ...REFERENCE, '--kv-cache-memory-bytes', '1k']);
     expect(code).toBe(71);
-    expect(stderr).toMatch(/--kv-cache-memory-bytes \d+ would hold it\. \(out_of_memory\)/);
+    expect(stderr).toMatch(/--kv-cache-memory-bytes \d+ would fit\. \(out_of_memory\)/);
   });
 });
 

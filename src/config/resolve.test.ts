@@ -156,6 +156,8 @@ describe('what does not fit is refused with a value that works', () => {
   const TOO_BIG: readonly (readonly [string, Options, Partial<MachineFacts>])[] = [
     ['context asked for', { maxModelLen: 4096, gpuMemoryUtilization: 0.945 }, small],
     ['explicit KV size beyond memory', { kvCacheMemoryBytes: 64 * GIB }, {}],
+    ['blocks beyond memory', { numGpuBlocksOverride: 1_000_000 }, {}],
+    ['a share too small', { gpuMemoryUtilization: 0.26 }, {}],
     ['explicit KV size below one sequence', { kvCacheMemoryBytes: 1024 }, {}],
     ['blocks below the context asked for', { numGpuBlocksOverride: 4, maxModelLen: 100 }, {}],
     ['weights beyond memory', {}, { totalMemoryBytes: 1.2 * GIB, availableMemoryBytes: 1 * GIB }],
@@ -172,6 +174,11 @@ describe('what does not fit is refused with a value that works', () => {
     expect(flag, remedy).not.toBeNull();
     const cured = flag![2] === undefined ? follow(options, remedy) : follow(options, `${error.param} ${flag![2]}`);
     expect(plan(cured, machine).numBlocks).toBeGreaterThan(0);
+  });
+
+  test('where nothing helps it says so', () => {
+    const error = refusal({}, { totalMemoryBytes: GIB / 4, availableMemoryBytes: GIB / 8 });
+    expect(error.message).toMatch(/weights take 1\.0 GiB .* Use a smaller model or a machine with more memory\.$/);
   });
 
   test('a context that is ours to choose is shortened, with the reason', () => {

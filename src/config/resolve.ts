@@ -4,7 +4,7 @@
  */
 import { TokenmillError } from '../base/errors.ts';
 import type { MachineFacts, ModelFacts } from './facts.ts';
-import type { EngineConfig } from './flags.ts';
+import { type EngineConfig, FLAGS } from './flags.ts';
 import { formatBytes } from './format.ts';
 import { type EnginePlan, maxLogitRows } from './plan.ts';
 
@@ -20,6 +20,16 @@ type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 type Reasons = Record<string, string>;
 
 export function resolve(config: EngineConfig, model: ModelFacts, machine: MachineFacts): EnginePlan {
+  try {
+    return workOut(config, model, machine);
+  } catch (error) {
+    if (!(error instanceof TokenmillError) || error.code !== 'out_of_memory') throw error;
+    const remedy = findCure(config, model, machine);
+    throw new TokenmillError('out_of_memory', error.message, { param: error.param, remedy });
+  }
+}
+
+function workOut(config: EngineConfig, model: ModelFacts, machine: MachineFacts): EnginePlan {
   const reasons: Reasons = {};
   const device = resolveDevice(config, model, machine, reasons);
   const memory = new MemorySum(config, model, machine, device, reasons);
@@ -184,33 +194,68 @@ class MemorySum {
     return Math.max(0, Math.floor(bytes / this.blockBytes));
   }
 
-  /** Refuses what cannot be held even by all available memory, naming a value that would work. */
-  check(lengths: Lengths, numBlocks: number): void {
-    const needed = this.weightBytes + this.scratchBytes(lengths) + numBlocks * this.blockBytes;
-    if (needed <= this.machine.availableMemoryBytes) return;
+  /** Blocks that all available memory would hold beside weights and scratch; may be negative. */
+  blocksInMemory(lengths: Pick<Lengths, 'maxNumSeqs' | 'maxNumBatchedTokens'>): number {
     const rest = this.machine.availableMemoryBytes - this.weightBytes - this.scratchBytes(lengths);
-    const least = Math.ceil(lengths.maxModelLen / this.config.blockSize) * this.blockBytes;
-    const sum = `weights ${formatBytes(this.weightBytes)} + scratch ${formatBytes(this.scratchBytes(lengths))} + KV cache ${formatBytes(numBlocks * this.blockBytes)} do not fit into the ${formatBytes(this.machine.availableMemoryBytes)} available`;
-    throw new TokenmillError('out_of_memory', `Not enough memory: ${sum}.`, { remedy: this.cure(rest, least) });
+    return Math.floor(rest / this.blockBytes);
   }
 
-  cure(rest: number, least: number): string {
-    if (rest >= least)
-      return `--kv-cache-memory-bytes ${Math.floor(rest / this.blockBytes) * this.blockBytes} would fit.`;
-    const tokens = Math.floor(rest / this.blockBytes) * this.config.blockSize;
-    if (tokens >= SMALLEST_CONTEXT) {
-      return `--kv-cache-memory-bytes ${(tokens / this.config.blockSize) * this.blockBytes} --max-model-len ${tokens} would fit.`;
+  /** Refuses what cannot be held even by all available memory. */
+  check(lengths: Lengths, numBlocks: number): void {
+    if (numBlocks <= this.blocksInMemory(lengths)) return;
+    const parts = `weights ${formatBytes(this.weightBytes)} + scratch ${formatBytes(this.scratchBytes(lengths))} + KV cache ${formatBytes(numBlocks * this.blockBytes)}`;
+    throw new TokenmillError(
+      'out_of_memory',
+      `Not enough memory: ${parts} do not fit into the ${formatBytes(this.machine.availableMemoryBytes)} available.`,
+    );
+  }
+}
+
+type Patch = { [K in keyof EngineConfig]?: EngineConfig[K] };
+
+/** The first change of flags that makes it fit: each is tried by resolving again, so that none is a guess. */
+function findCure(config: EngineConfig, model: ModelFacts, machine: MachineFacts): string {
+  for (const patch of patches(config, model, machine)) {
+    try {
+      workOut({ ...config, ...patch }, model, machine);
+    } catch {
+      continue;
     }
-    if (this.config.backend === 'cpu' && this.config.quantization === 'none') {
-      const int8 = this.model.linearElements + this.model.linearRows * 4;
-      if (
-        int8 + this.model.embeddingElements * BYTES[this.model.checkpointDType] <
-        this.machine.availableMemoryBytes * 0.9
-      ) {
-        return `--quantization int8 makes the weights about ${formatBytes(int8)}; or use a machine with more memory.`;
-      }
-    }
-    return 'Use a smaller model or a machine with more memory.';
+    const flags = Object.entries(patch).map(
+      ([key, value]) => `${FLAGS[key as keyof EngineConfig].cli} ${String(value)}`,
+    );
+    return `${flags.join(' ')} would fit.`;
+  }
+  return 'Use a smaller model or a machine with more memory.';
+}
+
+/** Changes in the order in which they take away least of what was asked for. */
+function* patches(config: EngineConfig, model: ModelFacts, machine: MachineFacts): Generator<Patch> {
+  const memory = new MemorySum(config, model, machine, resolveDevice(config, model, machine, {}), {});
+  const lengths = {
+    maxNumSeqs: config.maxNumSeqs ?? DEFAULT_MAX_NUM_SEQS,
+    maxNumBatchedTokens: config.maxNumBatchedTokens ?? DEFAULT_MAX_NUM_BATCHED_TOKENS,
+  };
+  const context = config.maxModelLen ?? model.maxPositionEmbeddings;
+  const wanted = Math.ceil(context / config.blockSize);
+  const room = memory.blocksInMemory(lengths);
+  if (config.numGpuBlocksOverride !== null) {
+    yield { numGpuBlocksOverride: wanted };
+    if (room > 0) yield { numGpuBlocksOverride: room };
+  } else if (config.kvCacheMemoryBytes !== null) {
+    yield { kvCacheMemoryBytes: wanted * memory.blockBytes };
+    if (room > 0) yield { kvCacheMemoryBytes: room * memory.blockBytes };
+  }
+  for (const share of [0.95, 0.99]) if (share > config.gpuMemoryUtilization) yield { gpuMemoryUtilization: share };
+  const fits = memory.blocksThatFit(lengths) * config.blockSize;
+  if (fits >= SMALLEST_CONTEXT) yield { maxModelLen: fits };
+  if (room * config.blockSize >= SMALLEST_CONTEXT) {
+    yield { kvCacheMemoryBytes: room * memory.blockBytes, maxModelLen: Math.min(context, room * config.blockSize) };
+  }
+  yield { maxNumBatchedTokens: 256, maxNumSeqs: 16 };
+  if (config.backend === 'cpu') {
+    yield { quantization: 'int8' };
+    yield { quantization: 'int8', gpuMemoryUtilization: 0.99 };
   }
 }
 
@@ -259,18 +304,10 @@ function shortenToMemory(
     return;
   }
   const needed = Math.ceil(longest / config.blockSize) * memory.blockBytes;
-  const fits = tokensThatFit >= SMALLEST_CONTEXT;
-  const fixedSize = config.numGpuBlocksOverride !== null || config.kvCacheMemoryBytes !== null;
-  const rest = memory.budgetBytes - memory.weightBytes - memory.scratchBytes(lengths);
-  const remedy = fits
-    ? `--max-model-len ${tokensThatFit} would fit.`
-    : fixedSize
-      ? `--kv-cache-memory-bytes ${needed} would hold it.`
-      : memory.cure(rest, needed);
   throw new TokenmillError(
     'out_of_memory',
     `A context of ${longest} tokens needs ${formatBytes(needed)} of KV cache; weights take ${formatBytes(memory.weightBytes)} and scratch ${formatBytes(memory.scratchBytes(lengths))} of ${formatBytes(memory.budgetBytes)}, and the cache holds ${tokensThatFit} tokens.`,
-    { param: '--max-model-len', remedy },
+    { param: '--max-model-len' },
   );
 }
 
