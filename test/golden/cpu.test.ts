@@ -13,10 +13,8 @@ const MODES = [
 describe.each(cpuTargets)('$name', ({ backend, isa }) => {
   describe.each(GOLDEN_MODELS)('%s', (name) => {
     const folder = goldenFolder(name);
-    test.skipIf(folder)('needs ../shared/golden', () => {});
-
-    test.runIf(folder).each(MODES)('$weightDType $quantization, KV $kvDType', (mode) => {
-      const report = verifyFolder({ folder: folder as string, backend, reference, isa, threads: 2, ...mode });
+    test.each(MODES)('$weightDType $quantization, KV $kvDType', (mode) => {
+      const report = verifyFolder({ folder, backend, reference, isa, threads: 2, ...mode });
       expect(report.isa).toBe(isa);
       expect(report.failures).toEqual([]);
       expect(report.prompts.map((prompt) => prompt.greedyTokens)).toEqual([24, 24, 24, 24]);

@@ -1,11 +1,6 @@
-/** Golden model folders: a few beside this file, the whole collection beside the repository where it is present. */
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 
-const HERE = new URL('models/', import.meta.url).pathname;
-const SHARED = new URL('../../../shared/golden/models/', import.meta.url).pathname;
-
-/** Every folder whose architecture Tokenmill implements. */
+/** Golden model folders beside this file: one for each architecture and variant that Tokenmill implements. */
 export const GOLDEN_MODELS = [
   'llama',
   'llama_rope_dynamic',
@@ -20,7 +15,6 @@ export const GOLDEN_MODELS = [
   'qwen3',
 ] as const;
 
-/** Path of a golden folder, or null when it is in neither place. */
-export function goldenFolder(name: string): string | null {
-  return [HERE, SHARED].map((root) => join(root, name)).find((path) => existsSync(join(path, 'golden.json'))) ?? null;
+export function goldenFolder(name: (typeof GOLDEN_MODELS)[number]): string {
+  return join(new URL('models/', import.meta.url).pathname, name);
 }

@@ -13,24 +13,22 @@ function options(folder: string): VerifyOptions {
 describe.each(GOLDEN_MODELS)('%s on the reference backend', (name) => {
   const folder = goldenFolder(name);
 
-  test.runIf(folder).each(['config.json', 'config.v5.json'])('%s', (configFile) => {
-    const report = verifyFolder({ ...options(folder as string), configFile });
+  test.each(['config.json', 'config.v5.json'])('%s', (configFile) => {
+    const report = verifyFolder({ ...options(folder), configFile });
     expect(report.failures).toEqual([]);
     expect(report.maxAbsError).toBeLessThan(2e-4);
     expect(report.prompts.map((prompt) => prompt.greedyTokens)).toEqual([24, 24, 24, 24]);
   });
 
-  test.runIf(folder)('bf16 weights and KV stay near', () => {
-    const report = verifyFolder({ ...options(folder as string), weightDType: 'bfloat16', kvDType: 'bfloat16' });
+  test('bf16 weights and KV stay near', () => {
+    const report = verifyFolder({ ...options(folder), weightDType: 'bfloat16', kvDType: 'bfloat16' });
     expect(report.failures).toEqual([]);
   });
-
-  test.skipIf(folder)('needs ../shared/golden', () => {});
 });
 
 const longrope = goldenFolder('llama_rope_longrope');
-test.runIf(longrope)('longrope keeps the short factors while max_model_len stays within the original length', () => {
-  const report = verifyFolder({ ...options(longrope as string), maxModelLen: 64 });
+test('longrope keeps the short factors while max_model_len stays within the original length', () => {
+  const report = verifyFolder({ ...options(longrope), maxModelLen: 64 });
   expect(report.failures).toEqual([]);
   expect(report.prompts.map((prompt) => prompt.length)).toEqual([1, 7, 40]);
 });
