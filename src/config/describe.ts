@@ -34,6 +34,8 @@ export function describeFlags(): string {
   return [
     '# Flags',
     '',
+    'Generated from `src/config/flags.ts`; do not edit.',
+    '',
     RULES,
     '',
     ...groups.flat(),

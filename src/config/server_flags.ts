@@ -26,7 +26,7 @@ export const SERVER_FLAGS = {
     env: 'VLLM_API_KEY',
     default: [],
     group: 'server',
-    doc: 'Keys of which requests must carry one (Authorization: Bearer). Everything but /health, /ready, /ping and /metrics asks for it.',
+    doc: 'Keys of which requests must carry one (Authorization: Bearer). Everything but probes, metrics and docs asks for one.',
   },
   allowedOrigins: {
     kind: 'list',
