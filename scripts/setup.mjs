@@ -149,7 +149,14 @@ function nativeCurrent() {
 async function buildNative(report) {
   const before = fingerprint(nativeFiles());
   // Its progress marks only: what a failed compiler says is printed once, at the end.
-  const onLine = (line) => line.endsWith('%') && report(line);
+  let shown = -1;
+  const onLine = (line) => {
+    const percent = Number(/(\d+)%$/.exec(line)?.[1] ?? Number.NaN);
+    if (percent > shown && (process.stderr.isTTY || percent >= shown + 10)) {
+      shown = percent;
+      report(line);
+    }
+  };
   const result = await run(process.execPath, [join('native', 'build.mjs')], { onLine });
   if (result.code !== 0) throw new SetupError(`${result.output.trim()}\n\nThe native kernels were not built.`);
   writeStamp('native', { fingerprint: before });
