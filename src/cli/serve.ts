@@ -1,9 +1,9 @@
 /** `tokenmill serve`: load, listen, drain. */
-import { createServer as createSocket } from 'node:net';
-import { TokenmillError } from '../base/errors.ts';
 import type { LLMEngine } from '../client/llm_engine.ts';
 import { loadEngine } from '../client/load_engine.ts';
 import type { EngineConfig } from '../config/flags.ts';
+import { checkAddress } from '../server/listen.ts';
+import { readTls, tlsConfigOf } from '../server/tls.ts';
 import { progressLine } from './bench/progress.ts';
 import { parseEngineArgs } from './engine_args.ts';
 import { loadProgress } from './load_progress.ts';
@@ -30,7 +30,11 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   });
   if (parsed === null) return 0;
   const { config, notes } = parsed;
-  await checkPort(config);
+  const address = config.uds === null ? { host: config.host, port: config.port } : { uds: config.uds };
+  // What keeps the server from starting is better told before a minute of loading than after it.
+  await checkAddress(address);
+  const tls = tlsConfigOf(config);
+  if (tls !== null) readTls(tls);
   const line = progressLine(process.stderr);
   // The server's libraries are imported while the engine's thread loads the weights.
   const serverModules = Promise.all([import('../server/index.ts'), import('pino')]);
@@ -40,8 +44,8 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   const log = pino({ level: config.logLevel, base: null, timestamp: pino.stdTimeFunctions.isoTime });
   for (const note of notes) log.warn(note);
   const server = await createServer(llm, serverConfigOf(config, { version: version(), logger: log }));
-  const url = await server.listen({ host: config.host, port: config.port });
-  const warning = openBindingWarning(config.host, config.apiKey);
+  const url = await server.listen(address);
+  const warning = config.uds === null ? openBindingWarning(config.host, config.apiKey) : null;
   if (warning !== null) process.stderr.write(`\n${warning}\n`);
   process.stderr.write(welcome(llm, config, url, performance.now() - startMs));
   return new Promise((resolve) => {
@@ -59,36 +63,11 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   });
 }
 
-/** A port in use is better told before a minute of loading than after it. */
-async function checkPort(config: EngineConfig): Promise<void> {
-  const socket = createSocket();
-  await new Promise<void>((resolve, reject) => {
-    socket.once('error', (error: NodeJS.ErrnoException) => reject(bindError(error, config)));
-    socket.listen({ host: config.host, port: config.port, exclusive: true }, () => resolve());
-  });
-  await new Promise((resolve) => socket.close(resolve));
-}
-
-function bindError(error: NodeJS.ErrnoException, { host, port }: EngineConfig): TokenmillError {
-  if (error.code === 'EADDRINUSE') {
-    return new TokenmillError('port_in_use', `Port ${port} on ${host} is in use by another process.`, {
-      param: '--port',
-      remedy: `Stop it, or choose another with --port ${port + 1}.`,
-      cause: error,
-    });
-  }
-  const privileged =
-    error.code === 'EACCES' ? 'Ports below 1024 need privileges; choose a higher --port.' : 'Check --host and --port.';
-  return new TokenmillError('flag_invalid', `Cannot listen on ${host}:${port}: ${error.message}.`, {
-    param: '--host',
-    remedy: privileged,
-    cause: error,
-  });
-}
-
 function welcome(llm: LLMEngine, config: EngineConfig, url: string, startedMs: number): string {
   const { plan, timings } = llm;
   const name = plan.servedModelNames[0] ?? config.model;
+  const curl = config.uds === null ? 'curl' : `curl --unix-socket ${config.uds}`;
+  const base = config.uds === null ? url : 'http://localhost';
   const key = config.apiKey.length > 0 ? ` -H 'Authorization: Bearer KEY'` : '';
   const body = llm.hasChatTemplate
     ? { model: name, messages: [{ role: 'user', content: 'What is PagedAttention?' }] }
@@ -99,10 +78,10 @@ Tokenmill ${version()} serves ${name} at ${url}
   ${planLine(plan)}
   ready after ${startedMs.toFixed(0)} ms (inspect ${timings.inspectMs.toFixed(0)}, weights ${timings.loadMs.toFixed(0)})
 
-  curl ${url}/v1/${route} -H 'Content-Type: application/json'${key} \\
+  ${curl} ${base}/v1/${route} -H 'Content-Type: application/json'${key} \\
     -d '${JSON.stringify(body)}'
 
-  Docs: ${config.disableDocs ? 'off (--disable-docs)' : `${url}/docs`}   Plan: ${url}/plan   Metrics: ${url}/metrics   Stop: Ctrl-C
+  Docs: ${config.disableDocs ? 'off (--disable-docs)' : `${base}/docs`}   Plan: ${base}/plan   Metrics: ${base}/metrics   Stop: Ctrl-C
 
 `;
 }

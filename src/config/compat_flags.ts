@@ -347,24 +347,6 @@ export const COMPAT_FLAGS: readonly CompatFlag[] = [
     text: 'structured output is not supported by this version',
   },
   {
-    names: ['ssl-keyfile', 'ssl-certfile', 'ssl-ca-certs', 'ssl-cert-reqs', 'ssl-ciphers'],
-    need: 'refuse',
-    takes: 'value',
-    text: 'HTTPS is not supported by this version; put a TLS proxy in front',
-  },
-  {
-    names: ['enable-ssl-refresh'],
-    need: 'refuse',
-    takes: 'none',
-    text: 'HTTPS is not supported by this version; put a TLS proxy in front',
-  },
-  {
-    names: ['uds'],
-    need: 'refuse',
-    takes: 'value',
-    text: 'Unix sockets are not supported by this version; use --host and --port',
-  },
-  {
     names: ['middleware'],
     need: 'refuse',
     takes: 'value',

@@ -80,7 +80,7 @@ const REFUSED: readonly (readonly [string, RegExp])[] = [
   ['--api-key', /--api-key needs a value/],
   ['--tensor-parallel-size 2', /--tensor-parallel-size: only 1 is supported/],
   ['--enable-lora', /--enable-lora: LoRA adapters are not supported/],
-  ['--ssl-keyfile x', /HTTPS is not supported/],
+  ['--ssl-cert-reqs 3', /'3' is not one of 0, 1, 2/],
   ['--rope-scaling {}', /was removed; use --hf-overrides/],
   ['--tokenizer-mode mistral', /only tokenizer\.json is read/],
 ];

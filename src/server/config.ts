@@ -2,6 +2,7 @@
 import type { Logger } from 'pino';
 import type { EngineConfig } from '../config/flags.ts';
 import { type CustomBuckets, parseCustomBuckets } from '../metrics/buckets.ts';
+import { type TlsConfig, tlsConfigOf } from './tls.ts';
 
 export interface ServerConfig {
   /** Reported by /version and in system_fingerprint. */
@@ -12,8 +13,10 @@ export interface ServerConfig {
   readonly allowedMethods: readonly string[];
   readonly allowedHeaders: readonly string[];
   readonly allowCredentials: boolean;
-  /** Path prefix added by a proxy in front; shown as the server URL of the OpenAPI document. */
+  /** Path prefix added by a proxy in front; routes match with and without it, links and the OpenAPI document carry it. */
   readonly rootPath: string;
+  /** Null = plain HTTP. */
+  readonly tls: TlsConfig | null;
   /** Largest request body; more is 413. */
   readonly maxBodyBytes: number;
   /** Bytes of all bodies being read at once; more is 503, so that many large bodies cannot exhaust memory. */
@@ -64,6 +67,7 @@ export const DEFAULT_SERVER_CONFIG: ServerConfig = {
   allowedHeaders: ['*'],
   allowCredentials: false,
   rootPath: '',
+  tls: null,
   maxBodyBytes: 32 * 2 ** 20,
   maxBodyBytesTotal: 256 * 2 ** 20,
   maxHeaderBytes: 64 * 2 ** 10,
@@ -91,7 +95,7 @@ export const DEFAULT_SERVER_CONFIG: ServerConfig = {
   logger: null,
 };
 
-/** The server's part of the flags. Throws `flag_invalid` for custom buckets that are none. */
+/** The server's part of the flags. Throws `flag_invalid` for custom buckets that are none and TLS flags that make no sense together. */
 export function serverConfigOf(flags: EngineConfig, more: Pick<ServerConfig, 'version' | 'logger'>): ServerConfig {
   const quiet = flags.disableAccessLogForEndpoints.split(',').map((path) => path.trim());
   return {
@@ -103,6 +107,7 @@ export function serverConfigOf(flags: EngineConfig, more: Pick<ServerConfig, 've
     allowedHeaders: flags.allowedHeaders,
     allowCredentials: flags.allowCredentials,
     rootPath: flags.rootPath,
+    tls: tlsConfigOf(flags),
     maxBodyBytes: flags.maxBodyBytes,
     maxBodyBytesTotal: Math.max(DEFAULT_SERVER_CONFIG.maxBodyBytesTotal, 8 * flags.maxBodyBytes),
     maxHeaderBytes: flags.maxHeaderBytes,

@@ -38,5 +38,7 @@ export async function registerOpenApi(app: FastifyInstance, context: ServerConte
       .type('text/html; charset=utf-8')
       .send(withBaseUrl(page, `${request.protocol}://${request.host}${config.rootPath}`));
   });
-  app.get('/', hidden, async (_request, reply) => reply.redirect('docs'));
+  app.get('/', hidden, async (_request, reply) =>
+    reply.redirect(config.rootPath === '' ? 'docs' : `${config.rootPath}/docs`),
+  );
 }

@@ -1,8 +1,10 @@
 /** The OpenAI-compatible server over an AsyncLLM: a fastify instance that listens nowhere until told to. */
 import { createHash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
+import type { Server as HttpsServer } from 'node:https';
+import type { Socket } from 'node:net';
 import cors from '@fastify/cors';
-import fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
+import fastify, { type FastifyInstance, type FastifyReply, type FastifyServerOptions } from 'fastify';
 import { type Logger, pino } from 'pino';
 import type { ZodType } from 'zod';
 import { type Clock, systemClock } from '../base/clock.ts';
@@ -18,10 +20,13 @@ import { DEFAULT_SERVER_CONFIG, type ServerConfig } from './config.ts';
 import { type ServerContext, unknownFieldWarner } from './context.ts';
 import { drain } from './drain.ts';
 import { errorBody, toHttpError } from './http_errors.ts';
+import { type ListenAddress, listen } from './listen.ts';
 import { registerOpenApi } from './openapi.ts';
 import { clientId, randomId } from './request_id.ts';
+import { normalRootPath, withoutRootPath } from './root_path.ts';
 import { registerRoutes } from './routes.ts';
 import { startStatsLog } from './stats_log.ts';
+import { readTls, refuseBadCertificates, watchTls } from './tls.ts';
 import { checkBodySize, mediaTypeError, schemaError } from './validation.ts';
 
 /** How long last answers get to reach their clients once the server closes. */
@@ -30,8 +35,8 @@ const CLOSE_GRACE_MS = 500;
 export interface Server {
   readonly app: FastifyInstance;
   readonly context: ServerContext;
-  /** Binds and returns the URL. Throws `port_in_use`. */
-  listen(options: { readonly host: string; readonly port: number }): Promise<string>;
+  /** Binds and returns the URL, or `unix:PATH`. Throws `port_in_use` or `flag_invalid`. */
+  listen(address: ListenAddress): Promise<string>;
   /** Refuses new requests, waits for running ones until shutdownTimeoutS, ends the rest, closes the sockets. Leaves the AsyncLLM open. */
   shutdown(): Promise<void>;
 }
@@ -145,33 +150,47 @@ async function allowOrigins(app: FastifyInstance, config: ServerConfig): Promise
   });
 }
 
-function newApp(config: ServerConfig): FastifyInstance {
-  const app = fastify({
+/** What Node could not parse never reaches a route; it still gets the error shape. */
+function answerClientError(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (!socket.writable) return;
+  const status = error.code === 'HPE_HEADER_OVERFLOW' ? 431 : error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : 400;
+  const phrase = { 431: 'Request Header Fields Too Large', 408: 'Request Timeout', 400: 'Bad Request' }[status];
+  const body = JSON.stringify(errorBody(status, 'Bad Request', `${phrase}: the request could not be read.`));
+  socket.end(
+    `HTTP/1.1 ${status} ${phrase}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
+  );
+}
+
+/** Also the function that ends its background work. Throws `flag_invalid` for TLS files that cannot be used. */
+function newApp(config: ServerConfig, log: Logger): { readonly app: FastifyInstance; readonly stop: () => void } {
+  const { tls } = config;
+  const rewriteUrl = withoutRootPath(config.rootPath);
+  const common: FastifyServerOptions = {
     logger: false,
     genReqId: (raw) => clientId(raw.headers['x-request-id']) ?? randomId(),
     // Our own reader has the limit; fastify's would answer before it can be counted.
     bodyLimit: Number.MAX_SAFE_INTEGER,
     requestTimeout: config.requestTimeoutS * 1000,
-    http: { maxHeaderSize: config.maxHeaderBytes },
     forceCloseConnections: 'idle',
     routerOptions: { maxParamLength: 512 },
+    rewriteUrl,
     frameworkErrors: (error, _request, reply: FastifyReply) => {
       const { status, body } = toHttpError(error);
       void reply.code(status).send(body);
     },
-    clientErrorHandler: (error, socket) => {
-      if (!socket.writable) return;
-      const status = error.code === 'HPE_HEADER_OVERFLOW' ? 431 : error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : 400;
-      const phrase = { 431: 'Request Header Fields Too Large', 408: 'Request Timeout', 400: 'Bad Request' }[status];
-      const body = JSON.stringify(errorBody(status, 'Bad Request', `${phrase}: the request could not be read.`));
-      socket.end(
-        `HTTP/1.1 ${status} ${phrase}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
-      );
-    },
-  });
+    clientErrorHandler: answerClientError,
+  };
+  const http = { maxHeaderSize: config.maxHeaderBytes };
+  const own = tls === null ? { http } : { https: { ...http, ...readTls(tls) } };
+  // Typed as plain HTTP: no route looks at the kind of server below it.
+  const options: FastifyServerOptions = { ...common, ...own };
+  const app = fastify(options);
   app.server.maxHeadersCount = config.maxHeaderCount;
   app.decorateRequest('tokenCounts', null);
-  return app;
+  if (tls === null) return { app, stop: () => {} };
+  const server = app.server as unknown as HttpsServer;
+  if (tls.certReqs === 'optional') refuseBadCertificates(server);
+  return { app, stop: watchTls(server, tls, log) };
 }
 
 /** Testable with `app.inject`, no socket needed. Options not given have the defaults of the flags table. */
@@ -180,9 +199,10 @@ export async function createServer(
   options: Partial<ServerConfig> = {},
   clock: Clock = systemClock,
 ): Promise<Server> {
-  const config: ServerConfig = { ...DEFAULT_SERVER_CONFIG, ...options };
+  const asked = { ...DEFAULT_SERVER_CONFIG, ...options };
+  const config: ServerConfig = { ...asked, rootPath: normalRootPath(asked.rootPath) };
   const context = makeContext(llm, config, clock);
-  const app = newApp(config);
+  const { app, stop } = newApp(config, context.log);
   observeAnswers(app, context);
   parseBodies(app, config);
   answerErrors(app, context);
@@ -190,7 +210,7 @@ export async function createServer(
   guard(app, config);
   await registerOpenApi(app, context);
   registerRoutes(app, context);
-  const stops: (() => void)[] = [];
+  const stops = [stop];
   if (!config.disableLogStats) {
     stops.push(llm.onStats((stats) => context.metrics.onStep(stats)));
     if (config.logger) stops.push(startStatsLog(llm, config.logger, config.statsIntervalS));
@@ -214,30 +234,4 @@ export async function createServer(
       await app.close();
     },
   };
-}
-
-async function listen(
-  app: FastifyInstance,
-  { host, port }: { readonly host: string; readonly port: number },
-): Promise<string> {
-  try {
-    return await app.listen({ host, port });
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'EADDRINUSE') {
-      throw new TokenmillError('port_in_use', `Port ${port} on ${host} is in use.`, {
-        param: 'port',
-        remedy: `Stop the other process or choose --port ${port + 1}.`,
-        cause: error,
-      });
-    }
-    if (code === 'EACCES' || code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') {
-      throw new TokenmillError('flag_invalid', `Cannot listen on ${host}:${port} (${code}).`, {
-        param: 'host',
-        remedy: 'Choose another --host or a --port above 1023.',
-        cause: error,
-      });
-    }
-    throw error;
-  }
 }
