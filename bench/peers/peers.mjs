@@ -120,17 +120,9 @@ async function measureModes(model, threads) {
   say(`${model.shape}: ways of batching`);
   const json = join(MODELS, 'modes.json');
   const main = join(ROOT, 'dist', 'cli', 'main.js');
-  const args = [
-    'bench',
-    'modes',
-    model.folder,
-    '--threads',
-    String(threads),
-    '--max-model-len',
-    '1024',
-    '--output-json',
-    json,
-  ];
+  const sizes = ['--prefix-len', '32', '--input-len', '16', '--output-len', '64', '--max-model-len', '1024'];
+  const flags = [...sizes, '--threads', String(threads), '--output-json', json];
+  const args = ['bench', 'modes', model.folder, ...flags];
   const { code, output } = await run(process.execPath, [main, ...args]);
   if (code !== 0) throw new SetupError(`bench modes failed:\n${output}`);
   const prefix = await runChild('prefix', { folder: model.folder, threads, run: 1 });
