@@ -4,6 +4,7 @@ import type { FastifyInstance } from 'fastify';
 import { createJsonSchemaTransform, jsonSchemaTransformObject } from 'fastify-type-provider-zod';
 import type { ServerContext } from './context.ts';
 import { docsPage, type OpenApiDocument, withBaseUrl } from './docs_page.ts';
+import { REFUSED_FIELDS } from './refused.ts';
 
 const INFO =
   'OpenAI-compatible API of a Tokenmill server, field by field as vLLM has it. Errors are `{"error": {message, type, param, code}}`; 429 and 503 carry Retry-After.';
@@ -29,6 +30,7 @@ export async function registerOpenApi(app: FastifyInstance, context: ServerConte
     page ??= docsPage(app.swagger() as unknown as OpenApiDocument, {
       model: llm.plan.servedModelNames[0] ?? '',
       needsKey: config.apiKeys.length > 0,
+      refusedFields: REFUSED_FIELDS,
     });
     return reply
       .header(

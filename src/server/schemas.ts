@@ -27,7 +27,7 @@ const samplingFields = {
     .nullish()
     .describe('Up to 4 strings that end the output.'),
   stop_token_ids: tokenIds().describe('Token ids that end the output.'),
-  include_stop_str_in_output: bool(),
+  include_stop_str_in_output: bool().describe('Keep the stop string at the end of the text.'),
   ignore_eos: bool().describe('Go on after the end-of-sequence token.'),
   min_tokens: int().describe('No end before this many tokens.'),
   logit_bias: z.record(z.string(), z.number()).nullish().describe('Token id -> value added to its logit, -100 to 100.'),
@@ -35,21 +35,24 @@ const samplingFields = {
   bad_words: z.array(z.string()).nullish().describe('Words that are never generated.'),
   prompt_logprobs: int().describe('Logprobs of the prompt tokens; -1 = whole vocabulary. Not with stream.'),
   skip_special_tokens: bool().describe('Default true.'),
-  spaces_between_special_tokens: bool(),
+  spaces_between_special_tokens: bool().describe('Accepted; has no effect here.'),
   truncate_prompt_tokens: int().describe('Keep at most this many prompt tokens; -1 = as many as fit.'),
   truncation_side: z.enum(['left', 'right']).nullish().describe('`left` (default) keeps the end of the prompt.'),
-  stream: bool(),
-  stream_options: z.looseObject({ include_usage: bool(), continuous_usage_stats: bool() }).nullish(),
+  stream: bool().describe('Answer as server-sent events.'),
+  stream_options: z
+    .looseObject({ include_usage: bool(), continuous_usage_stats: bool() })
+    .nullish()
+    .describe('`include_usage`: a last chunk with token counts; `continuous_usage_stats`: counts on every chunk.'),
   priority: int64().describe(
     'Lower first, with --scheduling-policy priority. The header X-Vllm-Priority overrides it.',
   ),
   cache_salt: text().describe('Prefix cache entries are shared only under the same salt.'),
-  request_id: text(),
-  return_token_ids: bool(),
+  request_id: text().describe('Part of the id of the answer.'),
+  return_token_ids: bool().describe('Also the ids of prompt and output.'),
   return_tokens_as_token_ids: bool().describe('Tokens in logprobs as `token_id:N`.'),
-  user: text(),
-  session_id: text(),
-  length_penalty: float(),
+  user: text().describe('Accepted; has no effect here.'),
+  session_id: text().describe('Accepted; has no effect here.'),
+  length_penalty: float().describe('Accepted; has no effect here.'),
   stream_interval: int(),
   return_token_offsets: bool(),
 };
@@ -66,9 +69,9 @@ const refusedFields = {
   kv_transfer_params: z.looseObject({}).nullish(),
   ec_transfer_params: z.looseObject({}).nullish(),
   vllm_xargs: z.looseObject({}).nullish(),
-  routed_experts_prompt_start: int(),
-  mm_payload: text(),
-  return_mm_kwargs: bool(),
+  routed_experts_prompt_start: int().describe('Accepted; has no effect here.'),
+  mm_payload: text().describe('Accepted; has no effect here.'),
+  return_mm_kwargs: bool().describe('Accepted; has no effect here.'),
 };
 
 const PROMPT_WORDS =
@@ -92,6 +95,7 @@ const prompt = z
   .custom<Prompt | null | undefined>(isPrompt, { error: PROMPT_WORDS })
   .optional()
   .meta({
+    description: 'Text or token ids, one or many.',
     anyOf: [
       { type: 'string' },
       { type: 'array', items: { type: 'string' } },
@@ -151,28 +155,29 @@ const chatTemplateFields = {
   chat_template_kwargs: z.looseObject({}).nullish().describe('Variables for the template, such as enable_thinking.'),
   media_io_kwargs: z.looseObject({}).nullish(),
   mm_processor_kwargs: z.looseObject({}).nullish(),
-  tools: z.array(tool).nullish(),
+  tools: z.array(tool).nullish().describe('Shown to the template; needs `tool_choice: "none"`.'),
 };
 
 const REASONING_EFFORTS = ['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max'] as const;
 
 export const ChatCompletionRequest = z
   .looseObject({
-    messages: z.array(message).max(65_536),
+    messages: z.array(message).max(65_536).describe('The conversation: `role` and `content`, oldest first.'),
     model: text().describe('A served name; default the first.'),
     max_completion_tokens: int().describe('Most tokens to generate; default the rest of the context.'),
     max_tokens: int().describe('Older name of max_completion_tokens.'),
-    logprobs: bool(),
+    logprobs: bool().describe('Logprobs of the output tokens.'),
     top_logprobs: int().describe('Needs logprobs; -1 = whole vocabulary.'),
     tool_choice: z
       .union([z.string(), z.looseObject({})], { error: 'Input should be a valid string or tool' })
-      .nullish(),
-    parallel_tool_calls: bool(),
+      .nullish()
+      .describe('Only `none` in this version.'),
+    parallel_tool_calls: bool().describe('Accepted; has no effect here.'),
     reasoning_effort: z.enum(REASONING_EFFORTS).nullish().describe('Handed to the template.'),
-    include_reasoning: bool(),
+    include_reasoning: bool().describe('Accepted; has no effect here.'),
     echo: bool().describe('Repeat the last message before the output when it has the same role.'),
-    documents: z.array(z.looseObject({})).nullish(),
-    return_prompt_text: bool(),
+    documents: z.array(z.looseObject({})).nullish().describe('Handed to the template.'),
+    return_prompt_text: bool().describe('Also the prompt as the template rendered it.'),
     functions: z.unknown().optional(),
     function_call: z.unknown().optional(),
     modalities: z.array(z.string()).nullish(),
@@ -184,12 +189,16 @@ export const ChatCompletionRequest = z
   .meta({ id: 'ChatCompletionRequest' });
 
 const tokenizeFields = {
-  model: text(),
+  model: text().describe('A served name; default the first.'),
   return_token_strs: bool().describe('Also the tokens as the vocabulary spells them.'),
 };
 
 const TokenizeCompletionRequest = z
-  .looseObject({ ...tokenizeFields, prompt: z.string(), add_special_tokens: bool().describe('Default true.') })
+  .looseObject({
+    ...tokenizeFields,
+    prompt: z.string().describe('Text.'),
+    add_special_tokens: bool().describe('Default true.'),
+  })
   .meta({ id: 'TokenizeCompletionRequest' });
 const TokenizeChatRequest = z
   .looseObject({ ...tokenizeFields, messages: z.array(message).max(65_536), ...chatTemplateFields })
@@ -199,7 +208,9 @@ export const TokenizeRequest = z.union([TokenizeChatRequest, TokenizeCompletionR
   error: 'Input should have `prompt` (a string) or `messages` (a list)',
 });
 
-export const DetokenizeRequest = z.looseObject({ model: text(), tokens: idList }).meta({ id: 'DetokenizeRequest' });
+export const DetokenizeRequest = z
+  .looseObject({ model: text().describe('A served name; default the first.'), tokens: idList.describe('Token ids.') })
+  .meta({ id: 'DetokenizeRequest' });
 
 export type CompletionBody = z.infer<typeof CompletionRequest>;
 export type ChatBody = z.infer<typeof ChatCompletionRequest>;
