@@ -131,6 +131,16 @@ async function buildAddon(compiler) {
   writeFileSync(stamp, wanted);
 }
 
+/** The reference backend's numbers for the op table; the writer is compiled on its own, from TypeScript. */
+function writeOpCases() {
+  const node = (...args) => spawnSync(process.execPath, args, { stdio: ['ignore', 'inherit', 'inherit'] }).status;
+  const cases = join(ROOT, 'build', 'op_cases.bin');
+  node(join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', join(NATIVE, 'test', 'tsconfig.json'));
+  const written = node(join(ROOT, 'build', 'op_cases', 'scripts', 'write_op_cases.js'), cases) === 0;
+  if (!written) fail('the op cases could not be written; see above.');
+  return cases;
+}
+
 async function runTests(compiler) {
   const missing = missingTools(compiler());
   if (missing) fail(missing);
@@ -143,11 +153,7 @@ async function runTests(compiler) {
     { MILL_TESTS: 'ON', MILL_ADDON: 'OFF', MILL_SANITIZE: sanitize, ...cross },
     compiler(),
   );
-  const cases = join(ROOT, 'build', 'op_cases.bin');
-  const writer = spawnSync(process.execPath, [join(ROOT, 'scripts', 'write_op_cases.mjs'), cases], {
-    stdio: 'inherit',
-  });
-  if (writer.status !== 0) fail('the op cases could not be written; compile the TypeScript first (npm run setup).');
+  const cases = writeOpCases();
   const program = join(folder, 'native_test');
   const command = options.has('--aarch64')
     ? ['qemu-aarch64', '-L', '/usr/aarch64-linux-gnu', program, cases]

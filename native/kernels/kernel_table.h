@@ -141,6 +141,9 @@ struct GatherRowsArgs {
   float* y;
 };
 
+// Logits of a row that share one maximum, so that a search can skip them.
+constexpr int64_t kMaximaBlock = 64;
+
 struct DrawParams {
   double temperature;
   int64_t top_k;  // 0 = off
@@ -148,8 +151,7 @@ struct DrawParams {
   double min_p;
 };
 
-// Bytes of scratch a thread needs for `linear` and `paged_attention`.
-constexpr int64_t kLinearScratchBytes = 128 * 1024;
+// Bytes of scratch a thread needs for `paged_attention`.
 MILL_INLINE constexpr int64_t attention_scratch_bytes(int64_t head_dim) {
   const int64_t padded = (head_dim + 15) / 16 * 16;
   return (kAttentionRows * (padded * 2 + kTile * 3) + 2 * padded * kTile + 64) * 4 + 1024;
@@ -164,7 +166,7 @@ struct KernelTable {
   // The input of a linear in the form its kernel wants; `member` of `members` does its share of the rows.
   void (*linear_prepare)(const LinearArgs&, int64_t member, int64_t members);
   // Columns of panels [begin, end) of all rows.
-  void (*linear)(const LinearArgs&, int64_t begin, int64_t end, void* scratch);
+  void (*linear)(const LinearArgs&, int64_t begin, int64_t end);
   void (*rope)(const RopeArgs&, int64_t begin, int64_t end);
   void (*kv_write)(const KvWriteArgs&, int64_t begin, int64_t end);
   void (*paged_attention)(const AttentionArgs&, const AttentionItem&, void* scratch);
@@ -175,8 +177,10 @@ struct KernelTable {
   int64_t (*argmax)(const float* row, int64_t n);
   double (*log_sum_exp)(const float* row, int64_t n);
   int64_t (*rank)(const float* row, int64_t n, float value);
-  // Sums exp(row[i] / temperature - shift) over entries >= least and writes each weight (0 where dropped); in id order.
-  double (*softmax_weights)(const float* row, int64_t n, double temperature, double shift, double least, double* weights);
+  // Largest entry of each block of kMaximaBlock into `maxima`; returns the largest of all, -infinity when there is none.
+  float (*block_maxima)(const float* row, int64_t n, float* maxima);
+  // Writes exp((row[i] - largest) * inverse_temperature) for entries > above, 0 for others and NaN; returns their sum.
+  double (*softmax_weights)(const float* row, int64_t n, float largest, float inverse_temperature, float above, float* weights);
   // Arithmetic alone, for measuring peaks: returns operations done; `kind` 0 = fp32 FMA, 1 = bf16 dot, 2 = int8 dot.
   double (*peak)(int kind, int64_t iterations, float* sink);
 };

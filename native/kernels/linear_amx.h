@@ -92,7 +92,7 @@ struct LinearTiles {
     }
   }
 
-  static void run(const LinearArgs& args, int64_t begin, int64_t end, void*) {
+  static void run(const LinearArgs& args, int64_t begin, int64_t end) {
     if (args.weight.type == WeightType::bf16) linear_amx<true>(args, begin, end);
     else linear_amx<false>(args, begin, end);
   }

@@ -76,7 +76,7 @@ struct LinearDotBf16 {
     }
   }
 
-  static void run(const LinearArgs& args, int64_t begin, int64_t end, void*) {
+  static void run(const LinearArgs& args, int64_t begin, int64_t end) {
     // One row: all of k at once for many panels side by side.
     int64_t from = begin;
     if (args.m == 1) {

@@ -114,7 +114,7 @@ struct LinearDotI8 {
     }
   }
 
-  static void run(const LinearArgs& args, int64_t begin, int64_t end, void*) {
+  static void run(const LinearArgs& args, int64_t begin, int64_t end) {
     int64_t panel = begin;
     if (args.m == 1) {
       constexpr int wide = Simd::kPanelsOneRow;

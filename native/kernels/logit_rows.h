@@ -4,37 +4,6 @@
 
 namespace mill::MILL_ISA {
 
-// Lanes of a sum; the compiler makes vectors of these loops.
-constexpr int kLanes = 8;
-
-// exp for x in [-708, 709], relative error below 1e-14; 0 below. Cody-Waite reduction, Taylor polynomial of degree 12.
-inline double exp64(double x) {
-  const double clamped = x < -708.0 ? -708.0 : x;
-  constexpr double kRounder = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds to an integer
-  const double shifted = clamped * 1.4426950408889634 + kRounder;
-  const double n = shifted - kRounder;
-  const double r = (clamped - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10;
-  double p = 1.0 / 479001600;
-  p = p * r + 1.0 / 39916800;
-  p = p * r + 1.0 / 3628800;
-  p = p * r + 1.0 / 362880;
-  p = p * r + 1.0 / 40320;
-  p = p * r + 1.0 / 5040;
-  p = p * r + 1.0 / 720;
-  p = p * r + 1.0 / 120;
-  p = p * r + 1.0 / 24;
-  p = p * r + 1.0 / 6;
-  p = p * r + 0.5;
-  p = p * r + 1.0;
-  p = p * r + 1.0;
-  uint64_t bits;
-  __builtin_memcpy(&bits, &shifted, 8);
-  bits = (bits + 1023) << 52;
-  double scale;
-  __builtin_memcpy(&scale, &bits, 8);
-  return x < -708.0 ? 0.0 : p * scale;
-}
-
 inline float row_max(const float* row, int64_t n) {
   F best = Simd::set1(-__builtin_inff());
   int64_t i = 0;
@@ -46,29 +15,61 @@ inline float row_max(const float* row, int64_t n) {
 
 // The lowest index wins a tie; NaN never wins, except that index 0 is returned when nothing does.
 inline int64_t argmax(const float* row, int64_t n) {
-  const float most = row_max(row, n);
-  int64_t i = 0;
-  while (i < n && !(row[i] == most)) i++;
-  return i < n ? i : 0;
+  float most = -__builtin_inff();
+  int64_t block = 0;
+  for (int64_t i = 0; i < n; i += kMaximaBlock) {
+    const float largest = row_max(row + i, min_i64(kMaximaBlock, n - i));
+    if (largest > most) {
+      most = largest;
+      block = i;
+    }
+  }
+  for (int64_t i = block; i < min_i64(n, block + kMaximaBlock); i++) {
+    if (row[i] == most) return i;
+  }
+  return 0;
 }
 
-inline double add_lanes(const double (&lanes)[kLanes]) {
+// Vectors of fp32 weights that are added up before the sum goes on in fp64.
+constexpr int64_t kSumVectors = 8;
+
+// Sums exp((row[i] - largest) * inverse_temperature) over entries > above, 0 elsewhere (and for NaN), and hands every vector of weights
+// to `store`. Always in the same order: vectors of W, kSumVectors of them in fp32, then fp64.
+template <class Store>
+inline double sum_weights(const float* row, int64_t n, float largest, float inverse_temperature, float above, const Store& store) {
+  const F shift = Simd::set1(largest), factor = Simd::set1(inverse_temperature), bound = Simd::set1(above);
   double total = 0;
-  for (int j = 0; j < kLanes; j++) total += lanes[j];
+  for (int64_t i = 0; i < n;) {
+    F sum = Simd::zero();
+    for (int64_t v = 0; v < kSumVectors && i < n; v++, i += W) {
+      const F x = i + W <= n ? Simd::load(row + i) : load_partial_or(row + i, n - i, -__builtin_inff());
+      const F weight = exp(Simd::mul(Simd::sub(x, shift), factor));
+      const F kept = Simd::select(Simd::less(bound, x), weight, Simd::zero());
+      store(i, kept);
+      sum = Simd::add(sum, kept);
+    }
+    total += static_cast<double>(reduce_add(sum));
+  }
   return total;
 }
 
-// log(sum(exp(row))) without the final log: the caller adds it, so that no libm is needed here.
+// log(sum(exp(row))); exp in fp32, the sum in fp64.
 inline double log_sum_exp(const float* row, int64_t n) {
-  const double shift = row_max(row, n);
-  if (shift == -__builtin_inf()) return shift;
-  double lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int j = 0; j < kLanes; j++) lanes[j] += exp64(static_cast<double>(row[i + j]) - shift);
+  const float largest = row_max(row, n);
+  if (largest == -__builtin_inff()) return largest;
+  const double total = sum_weights(row, n, largest, 1, -__builtin_inff(), [](int64_t, F) {});
+  return static_cast<double>(largest) + __builtin_log(total);
+}
+
+// Largest entry of each block of kMaximaBlock, and of all.
+inline float block_maxima(const float* row, int64_t n, float* maxima) {
+  float most = -__builtin_inff();
+  for (int64_t i = 0; i < n; i += kMaximaBlock) {
+    const float block = row_max(row + i, min_i64(kMaximaBlock, n - i));
+    maxima[i / kMaximaBlock] = block;
+    most = block > most ? block : most;
   }
-  for (; i < n; i++) lanes[0] += exp64(static_cast<double>(row[i]) - shift);
-  return shift + __builtin_log(add_lanes(lanes));
+  return most;
 }
 
 inline int64_t rank(const float* row, int64_t n, float value) {
@@ -77,23 +78,8 @@ inline int64_t rank(const float* row, int64_t n, float value) {
   return 1 + larger;
 }
 
-inline double softmax_weights(const float* row, int64_t n, double temperature, double shift, double least, double* weights) {
-  double lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int j = 0; j < kLanes; j++) {
-      const double scaled = static_cast<double>(row[i + j]) / temperature;
-      const double weight = scaled >= least ? exp64(scaled - shift) : 0.0;
-      weights[i + j] = weight;
-      lanes[j] += weight;
-    }
-  }
-  for (; i < n; i++) {
-    const double scaled = static_cast<double>(row[i]) / temperature;
-    weights[i] = scaled >= least ? exp64(scaled - shift) : 0.0;
-    lanes[0] += weights[i];
-  }
-  return add_lanes(lanes);
+inline double softmax_weights(const float* row, int64_t n, float largest, float inverse_temperature, float above, float* weights) {
+  return sum_weights(row, n, largest, inverse_temperature, above, [&](int64_t i, F x) { store_columns(weights + i, x, n - i); });
 }
 
 }  // namespace mill::MILL_ISA

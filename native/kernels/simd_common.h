@@ -16,6 +16,12 @@ inline F load_partial(const float* p, int64_t count) {
   return Simd::load(lanes);
 }
 
+inline F load_partial_or(const float* p, int64_t count, float rest) {
+  float lanes[W];
+  for (int64_t i = 0; i < W; i++) lanes[i] = i < count ? p[i] : rest;
+  return Simd::load(lanes);
+}
+
 inline void store_partial(float* p, F x, int64_t count) {
   float lanes[W];
   Simd::store(lanes, x);

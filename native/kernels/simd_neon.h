@@ -8,8 +8,8 @@ namespace mill::MILL_ISA {
 
 struct Simd {
   static constexpr int kWidth = 4;
-  // 4 rows x 16 columns: 16 of 32 registers accumulate, 4 hold weights.
-  static constexpr int kRows = 4;
+  // 6 rows x 16 columns: 24 of 32 registers accumulate, 4 hold weights.
+  static constexpr int kRows = 6;
   static constexpr int kPanels = 1;
   static constexpr int kPanelsOneRow = 2;
   static constexpr int kRowsI8 = 2;

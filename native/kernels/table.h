@@ -45,10 +45,10 @@ inline void linear_prepare(const LinearArgs& args, int64_t member, int64_t membe
   else LinearFma::prepare(args, member, members);
 }
 
-inline void linear(const LinearArgs& args, int64_t begin, int64_t end, void* scratch) {
-  if (args.weight.type == WeightType::bf16) PathBf16::run(args, begin, end, scratch);
-  else if (args.weight.type == WeightType::i8) PathI8::run(args, begin, end, scratch);
-  else LinearFma::run(args, begin, end, scratch);
+inline void linear(const LinearArgs& args, int64_t begin, int64_t end) {
+  if (args.weight.type == WeightType::bf16) PathBf16::run(args, begin, end);
+  else if (args.weight.type == WeightType::i8) PathI8::run(args, begin, end);
+  else LinearFma::run(args, begin, end);
 }
 
 inline double peak(int kind, int64_t iterations, float* sink) {
@@ -57,7 +57,7 @@ inline double peak(int kind, int64_t iterations, float* sink) {
 }
 
 constexpr KernelTable base_table(const char* name) {
-  return {name, embedding, rms_norm, linear_needs_prepare, linear_prepare, linear, rope, kv_write, paged_attention, add, silu_mul, gather_rows, argmax, log_sum_exp, rank, softmax_weights, peak};
+  return {name, embedding, rms_norm, linear_needs_prepare, linear_prepare, linear, rope, kv_write, paged_attention, add, silu_mul, gather_rows, argmax, log_sum_exp, rank, block_maxima, softmax_weights, peak};
 }
 
 }  // namespace mill::MILL_ISA

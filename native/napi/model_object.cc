@@ -279,7 +279,7 @@ Napi::Value ModelObject::top_k(const Napi::CallbackInfo& info) {
     require(k >= 0, "k is not negative");
     int32_t* ids = typed_array<Napi::Int32Array>(info[2], napi_int32_array, k, "ids").Data();
     float* logits = floats(info[3], k, "logits");
-    const std::vector<TopEntry> top = mill::top_k(at, model().program().vocab, k);
+    const std::vector<TopEntry> top = mill::top_k(model().kernels(), at, model().program().vocab, k, model().row_scratch());
     for (size_t i = 0; i < top.size(); i++) {
       ids[i] = top[i].id;
       logits[i] = top[i].logit;
@@ -301,7 +301,7 @@ Napi::Value ModelObject::rank(const Napi::CallbackInfo& info) {
 Napi::Value ModelObject::sample(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     const float* at = row(info[0]);
-    const int64_t id = sample_row(model().kernels(), at, model().program().vocab, draw_params(info), number(info[5], "u"), model().row_weights());
+    const int64_t id = sample_row(model().kernels(), at, model().program().vocab, draw_params(info), number(info[5], "u"), model().row_scratch());
     return Napi::Number::New(info.Env(), static_cast<double>(id));
   });
 }
@@ -309,7 +309,7 @@ Napi::Value ModelObject::sample(const Napi::CallbackInfo& info) {
 // process(row, temperature, topK, topP, minP)
 Napi::Value ModelObject::process(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
-    process_row(model().kernels(), row(info[0]), model().program().vocab, draw_params(info), model().row_weights());
+    process_row(model().kernels(), row(info[0]), model().program().vocab, draw_params(info), model().row_scratch());
     return info.Env().Undefined();
   });
 }

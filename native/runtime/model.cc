@@ -30,7 +30,7 @@ Model::Model(const KernelTable& kernels, Program program, const KvShape& kv, con
   keys_ = Region(static_cast<size_t>(heads * kv_.head_dim * kv_bytes(kv_.type)), "the KV cache");
   values_ = Region(static_cast<size_t>(heads * value_stride_ * kv_bytes(kv_.type)), "the KV cache");
   arena_ = std::make_shared<Region>(static_cast<size_t>(program_.arena_bytes), "activations");
-  thread_scratch_bytes_ = static_cast<int64_t>(aligned(std::max(kLinearScratchBytes, attention_scratch_bytes(kv_.head_dim))));
+  thread_scratch_bytes_ = static_cast<int64_t>(aligned(attention_scratch_bytes(kv_.head_dim)));
   thread_scratch_ = Region(static_cast<size_t>(thread_scratch_bytes_ * team_.members()), "thread scratch");
 }
 
@@ -144,7 +144,7 @@ Model::Memory Model::memory() const {
     if (weight.table) memory.weights += weight.rows * weight.width * element_bytes(weight.table_type);
   }
   memory.kv = static_cast<int64_t>(keys_.bytes() + values_.bytes());
-  memory.scratch = static_cast<int64_t>(arena_->bytes() + prepared_.bytes() + thread_scratch_.bytes() + row_weights_.capacity() * 8);
+  memory.scratch = static_cast<int64_t>(arena_->bytes() + prepared_.bytes() + thread_scratch_.bytes() + row_scratch_.bytes());
   return memory;
 }
 
@@ -155,11 +155,6 @@ float* Model::temporary(int32_t value) const { return arena_->as<float>(static_c
 int64_t Model::width(int32_t value) const { return program_.values[static_cast<size_t>(value)].width; }
 
 Rows Model::rows(int32_t value) const { return program_.values[static_cast<size_t>(value)].rows; }
-
-double* Model::row_weights() {
-  row_weights_.resize(static_cast<size_t>(program_.vocab));
-  return row_weights_.data();
-}
 
 // ---- KV
 

@@ -10,6 +10,7 @@
 #include "pack.h"
 #include "program.h"
 #include "region.h"
+#include "sampling.h"
 #include "thread_team.h"
 
 namespace mill {
@@ -64,7 +65,7 @@ class Model {
     int64_t scratch = 0;
   };
   Memory memory() const;
-  double* row_weights();
+  RowScratch& row_scratch() { return row_scratch_; }
 
  private:
   struct Weight {
@@ -133,7 +134,7 @@ class Model {
   Region prepared_;
   Region thread_scratch_;
   int64_t thread_scratch_bytes_ = 0;
-  std::vector<double> row_weights_;
+  RowScratch row_scratch_;
   std::vector<AttentionItem> items_;
   // Of the attention calls of a run, even and odd ones: one is taken from while the other is set back.
   alignas(64) std::atomic<size_t> next_item_[2]{};

@@ -106,7 +106,7 @@ void Model::run_linear(const Step& step, const OpCall& call, const Share& share)
   }
   const Range panels = share_of(args.weight.panels(), share.member, threads());
   if (panels.begin == panels.end) return;
-  kernels_.linear(args, panels.begin, panels.end, thread_scratch_.data() + share.member * thread_scratch_bytes_);
+  kernels_.linear(args, panels.begin, panels.end);
 }
 
 void Model::run_rope(const Step& step, const OpCall& call, const Share& share) {

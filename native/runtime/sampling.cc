@@ -7,119 +7,170 @@
 namespace mill {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // vLLM raises smaller positive temperatures to this.
 constexpr double kLeastTemperature = 0.01;
 
+// Fewer candidates than this are sorted; more are narrowed down first.
+constexpr size_t kSortable = 128;
+
 bool before(const TopEntry& a, const TopEntry& b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; }
-
-// Logits more than this below the largest share one bin: e^-64 of the largest weight.
-constexpr int kBins = 4096;
-constexpr double kBinsPerNat = 64;
-
-int bin_of(double below_largest) {
-  const double bin = below_largest * kBinsPerNat;
-  return bin < kBins - 1 ? static_cast<int>(bin) : kBins - 1;
-}
 
 struct Restricted {
   double temperature;
-  double largest;  // scaled
-  double total;    // of weights exp(scaled - largest)
-  double least;    // scaled; what is below was removed by min_p or top_k
+  double largest;  // logit
+  double total;    // of the weights left
+  float above;     // logits at or below were removed by min_p or top_k
 };
 
-// Drops from `weights` what top_p removes; returns what is left in sum.
-double keep_top_p(const float* row, int64_t n, double top_p, const Restricted& r, double* weights) {
-  const auto below = [&](int64_t id) { return r.largest - static_cast<double>(row[id]) / r.temperature; };
-  std::vector<double> mass(kBins, 0.0);
-  for (int64_t id = 0; id < n; id++) {
-    if (weights[id] > 0) mass[static_cast<size_t>(bin_of(below(id)))] += weights[id];
-  }
-  const double most = (1 - top_p) * r.total;
-  double dropped = 0;
-  int bin = kBins - 1;
-  while (bin > 0 && dropped + mass[static_cast<size_t>(bin)] <= most) dropped += mass[static_cast<size_t>(bin--)];
-  std::vector<TopEntry> edge;
-  for (int64_t id = 0; id < n; id++) {
-    if (!(weights[id] > 0)) continue;
-    const int own = bin_of(below(id));
-    if (own > bin) weights[id] = 0;
-    else if (own == bin) edge.push_back({row[id], static_cast<int32_t>(id)});
-  }
-  std::sort(edge.begin(), edge.end(), before);
-  // The largest of all is first in bin 0 and always stays.
-  const size_t stays = bin == 0 ? 1 : 0;
-  for (size_t i = edge.size(); i > stays; i--) {
-    dropped += weights[edge[i - 1].id];
-    if (dropped > most) break;
-    weights[edge[i - 1].id] = 0;
-  }
-  double left = 0;
-  for (int64_t id = 0; id < n; id++) left += weights[id];
-  return left;
+// The largest logit that `least`, a bound on logit / temperature, removes.
+float last_below(double least, double temperature) {
+  float bound = static_cast<float>(least * temperature);
+  while (static_cast<double>(bound) / temperature >= least) bound = std::nextafter(bound, -kInfinity);
+  for (float next; (next = std::nextafter(bound, kInfinity)), static_cast<double>(next) / temperature < least;) bound = next;
+  return bound;
 }
 
-Restricted restrict_row(const KernelTable& kernels, const float* row, int64_t n, const DrawParams& params, double* weights) {
+// The whole vocabulary as a range of ids.
+struct AllIds {
+  struct Iterator {
+    int32_t id;
+    int32_t operator*() const { return id; }
+    Iterator& operator++() { id++; return *this; }
+    bool operator!=(const Iterator& other) const { return id != other.id; }
+  };
+  int32_t n;
+  Iterator begin() const { return {0}; }
+  Iterator end() const { return {n}; }
+};
+
+// Ids of `from` whose weight is at least `bound`, in order, to `to` (which may be `from`); returns how many.
+template <class Ids>
+size_t gather(const float* weights, const Ids& from, float bound, int32_t* to) {
+  size_t count = 0;
+  for (const int32_t id : from) {
+    to[count] = id;
+    count += weights[id] >= bound ? 1 : 0;
+  }
+  return count;
+}
+
+double sum_of(const float* weights, const std::vector<int32_t>& ids) {
+  double sum = 0;
+  for (const int32_t id : ids) sum += static_cast<double>(weights[id]);
+  return sum;
+}
+
+// Leaves in `scratch.candidates` the ids that top_p keeps, in order, and returns their sum. Every weight below (what may still
+// be dropped) / (weights left) is dropped for certain, since all of those together are: repeated, this leaves few candidates
+// without sorting the vocabulary.
+double keep_top_p(const float* row, int64_t n, double top_p, double total, RowScratch& scratch) {
+  const float* weights = scratch.weights.data();
+  std::vector<int32_t>& left = scratch.candidates;
+  const double most = (1 - top_p) * total;
+  const auto bound = [&](double may_drop, int64_t among) {
+    // Never zero: what min_p or top_k removed is no candidate.
+    return std::max(static_cast<float>(may_drop / static_cast<double>(among)), std::numeric_limits<float>::min());
+  };
+  left.resize(static_cast<size_t>(n));
+  left.resize(gather(weights, AllIds{static_cast<int32_t>(n)}, bound(most, n), left.data()));
+  double sum = sum_of(weights, left);
+  for (size_t before_size = 0; left.size() > kSortable && left.size() != before_size;) {
+    before_size = left.size();
+    left.resize(gather(weights, left, bound(most - (total - sum), static_cast<int64_t>(left.size())), left.data()));
+    sum = sum_of(weights, left);
+  }
+  std::sort(left.begin(), left.end(), [&](int32_t a, int32_t b) { return before({row[a], a}, {row[b], b}); });
+  double dropped = total - sum;
+  while (left.size() > 1) {
+    dropped += static_cast<double>(weights[left.back()]);
+    if (dropped > most) break;
+    left.pop_back();
+  }
+  std::sort(left.begin(), left.end());
+  return sum_of(weights, left);
+}
+
+Restricted restrict_row(const KernelTable& kernels, const float* row, int64_t n, const DrawParams& params, RowScratch& scratch) {
+  scratch.weights.resize(static_cast<size_t>(n));
   Restricted r;
   r.temperature = std::max(params.temperature, kLeastTemperature);
-  r.largest = static_cast<double>(row[kernels.argmax(row, n)]) / r.temperature;
-  r.least = -std::numeric_limits<double>::max();
-  if (params.min_p > 0) r.least = std::max(r.least, r.largest + std::log(params.min_p));
+  const float largest = row[kernels.argmax(row, n)];
+  r.largest = static_cast<double>(largest);
+  r.above = -kInfinity;
+  if (params.min_p > 0) r.above = last_below(r.largest / r.temperature + std::log(params.min_p), r.temperature);
   if (params.top_k > 0 && params.top_k < n) {
-    const std::vector<TopEntry> top = top_k(row, n, params.top_k);
-    if (static_cast<int64_t>(top.size()) == params.top_k) r.least = std::max(r.least, static_cast<double>(top.back().logit) / r.temperature);
+    const std::vector<TopEntry> top = top_k(kernels, row, n, params.top_k, scratch);
+    if (static_cast<int64_t>(top.size()) == params.top_k) r.above = std::max(r.above, std::nextafter(top.back().logit, -kInfinity));
   }
-  r.total = kernels.softmax_weights(row, n, r.temperature, r.largest, r.least, weights);
-  if (params.top_p < 1) r.total = keep_top_p(row, n, params.top_p, r, weights);
+  const float inverse = static_cast<float>(1 / r.temperature);
+  r.total = kernels.softmax_weights(row, n, largest, inverse, r.above, scratch.weights.data());
+  if (params.top_p < 1) r.total = keep_top_p(row, n, params.top_p, r.total, scratch);
   return r;
 }
 
-}  // namespace
-
-std::vector<TopEntry> top_k(const float* row, int64_t n, int64_t k) {
-  std::vector<TopEntry> heap;  // its front is the entry that leaves first
-  heap.reserve(static_cast<size_t>(std::min(k, n)));
-  float least = -std::numeric_limits<float>::infinity();
-  for (int64_t i = 0; i < n && k > 0; i++) {
-    // Ids ascend, so an equal logit never displaces an earlier one.
-    if (!(row[i] > least)) continue;
-    if (static_cast<int64_t>(heap.size()) == k) {
-      std::pop_heap(heap.begin(), heap.end(), before);
-      heap.pop_back();
-    }
-    heap.push_back({row[i], static_cast<int32_t>(i)});
-    std::push_heap(heap.begin(), heap.end(), before);
-    if (static_cast<int64_t>(heap.size()) == k) least = heap.front().logit;
-  }
-  std::sort_heap(heap.begin(), heap.end(), before);
-  return heap;
-}
-
-int64_t sample_row(const KernelTable& kernels, const float* row, int64_t n, const DrawParams& params, double u, double* weights) {
-  const Restricted r = restrict_row(kernels, row, n, params, weights);
-  const double target = u * r.total;
+// First id of `ids` (any range of ids in order) at which the sum of weights exceeds `target`; the last one with weight if none.
+template <class Ids>
+int64_t draw(const std::vector<float>& weights, const Ids& ids, double target) {
   double sum = 0;
   int64_t last = 0;
-  for (int64_t id = 0; id < n; id++) {
-    if (weights[id] == 0) continue;
+  for (const int32_t id : ids) {
+    const float weight = weights[static_cast<size_t>(id)];
+    if (weight == 0) continue;
     last = id;
-    sum += weights[id];
+    sum += static_cast<double>(weight);
     if (sum > target) break;
   }
   return last;
 }
 
-void process_row(const KernelTable& kernels, float* row, int64_t n, const DrawParams& params, double* weights) {
-  const Restricted r = restrict_row(kernels, row, n, params, weights);
-  const double shift = r.largest + std::log(r.total);
-  for (int64_t id = 0; id < n; id++) {
-    const double scaled = static_cast<double>(row[id]) / r.temperature;
-    // A weight that underflowed to zero was not removed for that, unless by top_p, which drops the smallest first.
-    const bool kept = weights[id] > 0 || (params.top_p >= 1 && scaled >= r.least);
-    row[id] = static_cast<float>(kept ? scaled - shift : -kInfinity);
+}  // namespace
+
+std::vector<TopEntry> top_k(const KernelTable& kernels, const float* row, int64_t n, int64_t k, RowScratch& scratch) {
+  std::vector<TopEntry> heap;  // its front is the entry that leaves first
+  if (k <= 0) return heap;
+  heap.reserve(static_cast<size_t>(std::min(k, n)));
+  scratch.maxima.resize(static_cast<size_t>((n + kMaximaBlock - 1) / kMaximaBlock));
+  kernels.block_maxima(row, n, scratch.maxima.data());
+  float least = -kInfinity;
+  for (int64_t begin = 0; begin < n; begin += kMaximaBlock) {
+    if (!(scratch.maxima[static_cast<size_t>(begin / kMaximaBlock)] > least)) continue;
+    for (int64_t i = begin; i < std::min(n, begin + kMaximaBlock); i++) {
+      // Ids ascend, so an equal logit never displaces an earlier one.
+      if (!(row[i] > least)) continue;
+      if (static_cast<int64_t>(heap.size()) == k) {
+        std::pop_heap(heap.begin(), heap.end(), before);
+        heap.pop_back();
+      }
+      heap.push_back({row[i], static_cast<int32_t>(i)});
+      std::push_heap(heap.begin(), heap.end(), before);
+      if (static_cast<int64_t>(heap.size()) == k) least = heap.front().logit;
+    }
   }
+  std::sort_heap(heap.begin(), heap.end(), before);
+  return heap;
+}
+
+int64_t sample_row(const KernelTable& kernels, const float* row, int64_t n, const DrawParams& params, double u, RowScratch& scratch) {
+  const Restricted r = restrict_row(kernels, row, n, params, scratch);
+  const double target = u * r.total;
+  return params.top_p < 1 ? draw(scratch.weights, scratch.candidates, target) : draw(scratch.weights, AllIds{static_cast<int32_t>(n)}, target);
+}
+
+void process_row(const KernelTable& kernels, float* row, int64_t n, const DrawParams& params, RowScratch& scratch) {
+  const Restricted r = restrict_row(kernels, row, n, params, scratch);
+  const double shift = r.largest / r.temperature + std::log(r.total);
+  const auto logprob = [&](int64_t id) { return static_cast<float>(static_cast<double>(row[id]) / r.temperature - shift); };
+  if (params.top_p < 1) {
+    std::vector<float>& kept = scratch.weights;  // no longer needed as weights
+    for (const int32_t id : scratch.candidates) kept[static_cast<size_t>(id)] = logprob(id);
+    std::fill(row, row + n, -kInfinity);
+    for (const int32_t id : scratch.candidates) row[id] = kept[static_cast<size_t>(id)];
+    return;
+  }
+  // A weight may have underflowed to zero; it was removed only if min_p or top_k says so.
+  for (int64_t id = 0; id < n; id++) row[id] = row[id] > r.above ? logprob(id) : -kInfinity;
 }
 
 }  // namespace mill

@@ -1,6 +1,6 @@
 // What the sampler asks of one row of logits beyond a single scan: the largest k, restriction and draw. Order and formulas:
 // temperature, min_p, top_k (ties with the k-th are kept), top_p (drop in ascending order while the dropped probability is
-// at most 1 - p; the largest stays).
+// at most 1 - p; the largest stays). Weights are fp32, their sums fp64; every row alone, always in the same order.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -14,13 +14,21 @@ struct TopEntry {
   int32_t id;
 };
 
-// The k largest, largest first, ties by lower id; -infinity and NaN are left out.
-std::vector<TopEntry> top_k(const float* row, int64_t n, int64_t k);
+// Scratch that row operations share; grows to the vocabulary once.
+struct RowScratch {
+  std::vector<float> weights;
+  std::vector<float> maxima;
+  std::vector<int32_t> candidates;
+  int64_t bytes() const { return static_cast<int64_t>(weights.capacity() + maxima.capacity() + candidates.capacity()) * 4; }
+};
 
-// Draws an id with `u` in [0, 1) by the inverse of the distribution in id order. `weights`: scratch of n.
-int64_t sample_row(const KernelTable& kernels, const float* row, int64_t n, const DrawParams& params, double u, double* weights);
+// The k largest, largest first, ties by lower id; -infinity and NaN are left out.
+std::vector<TopEntry> top_k(const KernelTable& kernels, const float* row, int64_t n, int64_t k, RowScratch& scratch);
+
+// Draws an id with `u` in [0, 1) by the inverse of the distribution in id order.
+int64_t sample_row(const KernelTable& kernels, const float* row, int64_t n, const DrawParams& params, double u, RowScratch& scratch);
 
 // Replaces the row by its log-probabilities after all restrictions, -infinity where removed.
-void process_row(const KernelTable& kernels, float* row, int64_t n, const DrawParams& params, double* weights);
+void process_row(const KernelTable& kernels, float* row, int64_t n, const DrawParams& params, RowScratch& scratch);
 
 }  // namespace mill

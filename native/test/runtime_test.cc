@@ -1,0 +1,192 @@
+// The thread team, sampling, and steps and programs that must be refused.
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <limits>
+
+#include "../runtime/cores.h"
+#include "../runtime/failure.h"
+#include "../runtime/sampling.h"
+#include "test.h"
+
+namespace mill::test {
+namespace {
+
+TEST("thread team: every member runs, and barriers order what they write") {
+  for (const int members : {1, 2, 3, 9}) {
+    ThreadTeam team(members, members == 2);
+    std::vector<int> seen(static_cast<size_t>(members)), sums(static_cast<size_t>(members));
+    for (int round = 1; round <= 200; round++) {
+      team.run([&](int member) {
+        for (int phase = 0; phase < 3; phase++) {
+          seen[static_cast<size_t>(member)] = round * 10 + phase;
+          team.barrier();
+          int sum = 0;
+          for (const int value : seen) sum += value;
+          sums[static_cast<size_t>(member)] = sum;
+          team.barrier();
+        }
+      });
+      for (const int sum : sums) check(sum == members * (round * 10 + 2), "a member saw old values");
+    }
+  }
+}
+
+TEST("thread team: an exception of a member reaches the caller, and the team goes on") {
+  ThreadTeam team(3, false);
+  for (int bad = 0; bad < 3; bad++) {
+    check_fails("internal", [&] {
+      team.run([&](int member) {
+        if (member == bad) throw Failure("internal", "on purpose");
+      });
+    });
+  }
+  std::atomic<int> count{0};
+  team.run([&](int) { count++; });
+  check(count == 3, "not all members ran");
+}
+
+TEST("available cores are at least one and within the affinity mask") {
+  check(available_cores() >= 1, "no core");
+  check(allowed_cores().empty() || available_cores() <= static_cast<int>(allowed_cores().size()), "more than allowed");
+}
+
+// tokenIds -> embedding -> linear -> logits, with attention and rope beside it so that all step inputs matter.
+Program small_program() {
+  Program program;
+  const auto add = [&](ValueKind kind, StepInput input, Rows rows, int64_t width) {
+    const int64_t offset = kind == ValueKind::temporary ? program.arena_bytes : 0;
+    if (kind == ValueKind::temporary) program.arena_bytes += 8 * width * 4 / 64 * 64 + 64;
+    program.values.push_back({kind, input, rows, width, offset});
+    return static_cast<int32_t>(program.values.size()) - 1;
+  };
+  const int32_t ids = add(ValueKind::step_input, StepInput::token_ids, Rows::T, 0), positions = add(ValueKind::step_input, StepInput::positions, Rows::T, 0);
+  const int32_t slots = add(ValueKind::step_input, StepInput::slot_mapping, Rows::T, 0), logit_rows = add(ValueKind::step_input, StepInput::logit_rows, Rows::R, 0);
+  const int32_t table = add(ValueKind::weight, StepInput::token_ids, Rows::T, 0), angles = add(ValueKind::weight, StepInput::token_ids, Rows::T, 0);
+  const int32_t head = add(ValueKind::weight, StepInput::token_ids, Rows::T, 0);
+  const int32_t x = add(ValueKind::temporary, StepInput::token_ids, Rows::T, 16), r = add(ValueKind::temporary, StepInput::token_ids, Rows::T, 16);
+  const int32_t a = add(ValueKind::temporary, StepInput::token_ids, Rows::T, 16), g = add(ValueKind::temporary, StepInput::token_ids, Rows::R, 16);
+  program.logits = add(ValueKind::temporary, StepInput::token_ids, Rows::R, 20);
+  program.vocab = 20;
+  program.calls = {{Op::embedding, {ids, table}, {x}, {}},
+                   {Op::rope, {x, positions, angles}, {r}, {16, 16, 0}},
+                   {Op::kv_write, {r, x, slots}, {}, {0}},
+                   {Op::paged_attention, {r}, {a}, {0, 1, 1, 16, 0.25, 0, 0}},
+                   {Op::gather_rows, {a, logit_rows}, {g}, {}},
+                   {Op::linear, {g, head, -1}, {program.logits}, {}}};
+  return program;
+}
+
+constexpr KvShape kSmallKv = {1, 1, 16, KvType::bf16, 16, 3};
+constexpr Limits kSmallLimits = {8, 2, 8};
+
+std::unique_ptr<Model> small_model(const Program& program) {
+  auto model = std::make_unique<Model>(*levels().front(), program, kSmallKv, kSmallLimits, 2, false);
+  Random random(1);
+  model->set_dense(4, random.floats(20 * 16).data(), 20, 16);
+  model->set_dense(5, random.floats(48 * 16).data(), 48, 16);
+  model->set_linear(6, random.floats(20 * 16).data(), 20, 16, WeightType::bf16);
+  model->finish_loading();
+  return model;
+}
+
+struct StepArrays {
+  std::vector<int32_t> ids = {1, 2, 3}, positions = {0, 1, 2}, slots = {16, 17, 18}, starts = {0, 3}, lengths = {3}, tables = {1, 0}, rows = {2};
+  int64_t tokens = 3, sequences = 1, logit_rows = 1, max_blocks = 2;
+  Step step() const {
+    return {tokens, sequences, logit_rows, max_blocks, ids.data(), positions.data(), slots.data(), starts.data(), lengths.data(), tables.data(), rows.data()};
+  }
+};
+
+TEST("a good step runs, bad ones are refused before they touch anything") {
+  const std::unique_ptr<Model> model = small_model(small_program());
+  model->check_step(StepArrays().step());
+  model->run(StepArrays().step());
+  check(std::isfinite(model->temporary(model->program().logits)[0]), "no logits");
+  const auto refused = [&](const std::function<void(StepArrays&)>& spoil) {
+    StepArrays arrays;
+    spoil(arrays);
+    check_fails("assertion", [&] { model->check_step(arrays.step()); });
+  };
+  refused([](StepArrays& s) { s.tokens = 0; });
+  refused([](StepArrays& s) { s.tokens = 9; });
+  refused([](StepArrays& s) { s.sequences = 3; });
+  refused([](StepArrays& s) { s.logit_rows = 9; });
+  refused([](StepArrays& s) { s.ids[1] = 20; });
+  refused([](StepArrays& s) { s.ids[1] = -1; });
+  refused([](StepArrays& s) { s.positions = {46, 47, 48}; });
+  refused([](StepArrays& s) { s.positions = {0, 1, 3}; });
+  refused([](StepArrays& s) { s.slots[0] = 48; });
+  refused([](StepArrays& s) { s.slots[0] = -1; });
+  refused([](StepArrays& s) { s.starts = {0, 2}; });
+  refused([](StepArrays& s) { s.starts = {1, 3}; });
+  refused([](StepArrays& s) { s.lengths = {4}; });
+  refused([](StepArrays& s) { s.tables = {3, 0}; });
+  refused([](StepArrays& s) { s.max_blocks = 0; });
+  refused([](StepArrays& s) { s.rows = {3}; });
+}
+
+TEST("bad programs are refused") {
+  const auto refused = [](const std::function<void(Program&)>& spoil) {
+    Program program = small_program();
+    spoil(program);
+    check_fails("assertion", [&] { small_model(program); });
+  };
+  refused([](Program& p) { p.calls[0].op = static_cast<Op>(99); });
+  refused([](Program& p) { p.calls[0].op = static_cast<Op>(-1); });
+  refused([](Program& p) { p.calls[0].inputs = {0}; });
+  refused([](Program& p) { p.calls[0].inputs[1] = 99; });
+  refused([](Program& p) { p.calls[0].inputs[1] = -1; });
+  refused([](Program& p) { p.calls[0].inputs[1] = 0; });
+  refused([](Program& p) { p.calls[0].outputs[0] = 4; });
+  refused([](Program& p) { p.calls[1].attrs[0] = 5; });
+  refused([](Program& p) { p.calls[1].attrs[1] = 18; });
+  refused([](Program& p) { p.calls[1].attrs[1] = __builtin_nan(""); });
+  refused([](Program& p) { p.calls[2].attrs[0] = 1; });
+  refused([](Program& p) { p.calls[3].attrs[1] = 3; });
+  refused([](Program& p) { p.calls[3].attrs[5] = -1; });
+  refused([](Program& p) { p.values[7].offset = 1 << 20; });
+  refused([](Program& p) { p.values[7].offset = -64; });
+  refused([](Program& p) { p.values[7].width = 0; });
+  refused([](Program& p) { p.logits = 99; });
+  refused([](Program& p) { p.vocab = 21; });
+}
+
+TEST("weight files that lie are refused") {
+  const std::string path = std::string(std::getenv("TMPDIR") ? std::getenv("TMPDIR") : "/tmp") + "/tokenmill_native_test.bin";
+  std::ofstream(path, std::ios::binary) << std::string(100, '\0');
+  Model model(*levels().front(), small_program(), kSmallKv, kSmallLimits, 1, false);
+  const auto load = [&](const std::string& file, uint64_t offset, uint64_t bytes, int64_t rows) { model.load_linear(6, {{"w", file, offset, bytes, WeightType::f32, rows}}, 2, WeightType::bf16); };
+  load(path, 20, 80, 10);
+  check_fails("model_files_invalid", [&] { load(path, 24, 80, 10); });
+  check_fails("model_files_invalid", [&] { load(path, 0, 800, 100); });
+  check_fails("model_files_invalid", [&] { load(path, ~uint64_t{0} - 7, 80, 10); });
+  check_fails("assertion", [&] { load(path, 0, 79, 10); });
+  check_fails("model_files_missing", [&] { load(path + ".absent", 0, 80, 10); });
+  // The file shrinks after it was mapped.
+  std::ofstream(path, std::ios::binary | std::ios::trunc) << "short";
+  check_fails("model_files_invalid", [&] { load(path, 20, 80, 10); });
+  std::remove(path.c_str());
+}
+
+TEST("sampling: ties, restrictions and the edges of the range") {
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (const KernelTable* kernels : levels()) {
+    const std::vector<float> row = {1, 3, -infinity, 3, 0.5f, 2};
+    const int64_t n = static_cast<int64_t>(row.size());
+    RowScratch scratch;
+    check(kernels->argmax(row.data(), n) == 1, "the lower id wins a tie");
+    check(kernels->rank(row.data(), n, 2.0f) == 3, "rank counts what is strictly larger");
+    const std::vector<TopEntry> top = top_k(*kernels, row.data(), n, 9, scratch);
+    check(top.size() == 5 && top[0].id == 1 && top[1].id == 3 && top[4].id == 4, "top_k orders by logit, then id");
+    check(std::fabs(kernels->log_sum_exp(row.data(), n) - std::log(std::exp(1.0) + 2 * std::exp(3.0) + std::exp(0.5) + std::exp(2.0))) < 1e-6, "log_sum_exp");
+    check(sample_row(*kernels, row.data(), n, {1, 1, 1, 0}, 0.75, scratch) == 3, "a tie with the k-th is kept");
+    check(sample_row(*kernels, row.data(), n, {1, 0, 1e-9, 0}, 0.9, scratch) == 1, "the largest stays");
+    check(sample_row(*kernels, row.data(), n, {1, 0, 1, 0}, 0, scratch) == 0, "u = 0 draws the first");
+    check(sample_row(*kernels, row.data(), n, {1, 0, 1, 0}, 1 - 0x1p-53, scratch) == 5, "u near 1 draws the last");
+    check(sample_row(*kernels, row.data(), n, {1, 0, 1, 1}, 0, scratch) == 1, "min_p = 1 keeps the largest");
+  }
+}
+
+}  // namespace
+}  // namespace mill::test
