@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { engineViolations, nameViolation, oversized, oversizedText, ratchetViolations } from './tidy/code_rules.ts';
 import { type Lockfile, lockfileViolations, missingFromLock } from './tidy/lockfile.ts';
-import { importViolations } from './tidy/rooms.ts';
+import { importViolations, MAY_IMPORT } from './tidy/rooms.ts';
 import { allSources, listPaths, parse, read } from './tidy/sources.ts';
 import { wordViolations } from './tidy/words.ts';
 
@@ -11,6 +11,15 @@ const nativePaths = listPaths('native').filter((path) => /\.(cc|h)$/.test(path))
 describe('the house', () => {
   it('has no import that the table does not allow', () => {
     expect(sources.flatMap(importViolations)).toEqual([]);
+  });
+
+  it('shows the table as it is in docs/architecture.md', () => {
+    const rows = read('docs/architecture.md').matchAll(/^\| `src\/(\w+)` \|.*\| ([^|]*) ?\|$/gm);
+    const shown = Object.fromEntries([...rows].map(([, room, cell]) => [room, cell?.trim()]));
+    const rooms = Object.entries(MAY_IMPORT).filter(([room]) => !room.includes('.'));
+    expect(shown).toEqual(
+      Object.fromEntries(rooms.map(([room, may]) => [room, may === 'any' ? 'any' : may.join(', ')])),
+    );
   });
 
   it('has an engine room without async, timers, clocks and randomness', () => {
