@@ -16,6 +16,18 @@ function dropPrototypeKeys(key: string, value: unknown): unknown {
   return key === '__proto__' ? undefined : value;
 }
 
+/** A key `"seed"` with a long value; the quote of a key is never escaped, so nothing inside a string matches. */
+const LONG_SEED = /(?<!\\)("seed"\s*:\s*)(-?\d{16,20})(?![\d.eE])/g;
+
+/** JSON.parse rounds integers beyond 2^53, and a rounded seed is another seed: it is read again as a bigint. */
+function keepSeedExact(text: string, body: unknown): void {
+  const root = body as { seed?: unknown } | null;
+  if (typeof root !== 'object' || root === null || typeof root.seed !== 'number') return;
+  if (!Number.isInteger(root.seed) || Number.isSafeInteger(root.seed)) return;
+  const { seed } = JSON.parse(text.replace(LONG_SEED, '$1"$2"')) as { seed: unknown };
+  if (typeof seed === 'string') root.seed = BigInt(seed);
+}
+
 /** Bytes -> value. Throws `schema_violation` for what is not UTF-8 or not JSON; `undefined` for an empty body. */
 export function parseJsonBody(bytes: Uint8Array): unknown {
   if (bytes.length === 0) return undefined;
@@ -26,7 +38,9 @@ export function parseJsonBody(bytes: Uint8Array): unknown {
     throw notUtf8Error();
   }
   try {
-    return text.includes('__proto__') ? JSON.parse(text, dropPrototypeKeys) : JSON.parse(text);
+    const body = text.includes('__proto__') ? JSON.parse(text, dropPrototypeKeys) : JSON.parse(text);
+    keepSeedExact(text, body);
+    return body;
   } catch (error) {
     throw jsonError(error as Error);
   }

@@ -6,7 +6,6 @@ import type { SamplingBody } from './schemas.ts';
 /** Limits of vLLM's server: VLLM_MAX_STOP_STRINGS, VLLM_MAX_N_SEQUENCES. */
 const MAX_STOP_STRINGS = 4;
 export const MAX_N = 16_384;
-const INT64_LIMIT = 2 ** 63;
 const MAX_CACHE_SALT_CHARS = 128;
 
 export interface RouteSampling {
@@ -14,13 +13,6 @@ export interface RouteSampling {
   readonly maxTokens: number | null;
   readonly logprobs: number | null;
   readonly promptLogprobs: number | null;
-}
-
-function checkInt64(value: number | null | undefined, name: string): void {
-  if (value === null || value === undefined) return;
-  if (!Number.isInteger(value) || Math.abs(value) > INT64_LIMIT) {
-    throw badValue(`${name} must be an integer of 64 bits, got ${value}.`, name, value);
-  }
 }
 
 function checkCacheSalt(salt: string | null | undefined): void {
@@ -43,8 +35,6 @@ export function checkCombinations(body: SamplingBody): void {
   if (body.stream && (promptLogprobs > 0 || promptLogprobs === -1)) {
     throw badValue('`prompt_logprobs` are not available when `stream=True`.', 'prompt_logprobs');
   }
-  checkInt64(body.seed, 'seed');
-  checkInt64(body.priority, 'priority');
 }
 
 function stopStrings(stop: SamplingBody['stop']): readonly string[] {
@@ -53,11 +43,6 @@ function stopStrings(stop: SamplingBody['stop']): readonly string[] {
     throw badValue(`stop can have at most ${MAX_STOP_STRINGS} strings, got ${strings.length}.`, 'stop');
   }
   return strings;
-}
-
-function seedOf(seed: number | null | undefined): number | bigint | null {
-  if (seed === null || seed === undefined) return null;
-  return Number.isSafeInteger(seed) ? seed : BigInt(seed);
 }
 
 /** Fields the request gave override `defaults` (generation_config.json), which override the neutral values. */
@@ -75,7 +60,7 @@ export function toSamplingParams(
     presencePenalty: body.presence_penalty ?? defaults.presencePenalty ?? 0,
     frequencyPenalty: body.frequency_penalty ?? defaults.frequencyPenalty ?? 0,
     repetitionPenalty: body.repetition_penalty ?? defaults.repetitionPenalty ?? 1,
-    seed: seedOf(body.seed),
+    seed: body.seed ?? null,
     maxTokens: route.maxTokens ?? defaults.maxTokens ?? null,
     minTokens: body.min_tokens ?? 0,
     stop: stopStrings(body.stop),

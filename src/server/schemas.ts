@@ -1,5 +1,6 @@
 /** Request bodies as zod schemas: they validate, type the handlers and make the OpenAPI document. Fields are vLLM's. */
 import { z } from 'zod';
+import { INT64 } from './lax.ts';
 import { INTEGER } from './validation.ts';
 
 const text = () => z.string().nullish();
@@ -7,8 +8,20 @@ const bool = () => z.boolean().nullish();
 /** The message marks it: zod calls the wanted type `number` for integers too. */
 const int = () => z.int({ error: INTEGER }).nullish();
 const float = () => z.number().nullish();
-/** Beyond 2^53 JSON numbers lose digits here, so the range is checked later and the type stays `number`. */
-const int64 = () => z.number().meta({ type: 'integer', format: 'int64' }).nullish();
+const isInt64 = (value: unknown): boolean =>
+  typeof value === 'bigint' ? BigInt.asIntN(64, value) === value : Number.isSafeInteger(value);
+
+/** A safe integer, or a bigint beyond 2^53. */
+const int64 = () =>
+  z
+    .custom<number | bigint>(isInt64, {
+      error: ({ input }) =>
+        typeof input === 'bigint' || Number.isInteger(input)
+          ? 'Input should be an integer of 64 bits, written in digits'
+          : INTEGER,
+    })
+    .meta({ type: 'integer', format: INT64 })
+    .nullish();
 
 const tokenIds = () => z.array(z.int().min(0)).nullish();
 
@@ -43,9 +56,7 @@ const samplingFields = {
     .looseObject({ include_usage: bool(), continuous_usage_stats: bool() })
     .nullish()
     .describe('`include_usage`: a last chunk with token counts; `continuous_usage_stats`: counts on every chunk.'),
-  priority: int64().describe(
-    'Lower first, with --scheduling-policy priority. The header X-Vllm-Priority overrides it.',
-  ),
+  priority: int().describe('Lower first, with --scheduling-policy priority. The header X-Vllm-Priority overrides it.'),
   cache_salt: text().describe('Prefix cache entries are shared only under the same salt.'),
   request_id: text().describe('Part of the id of the answer.'),
   return_token_ids: bool().describe('Also the ids of prompt and output.'),

@@ -20,6 +20,7 @@ import { DEFAULT_SERVER_CONFIG, type ServerConfig } from './config.ts';
 import { type ServerContext, unknownFieldWarner } from './context.ts';
 import { drain } from './drain.ts';
 import { errorBody, toHttpError } from './http_errors.ts';
+import { coerceLax } from './lax.ts';
 import { type ListenAddress, listen } from './listen.ts';
 import { registerOpenApi } from './openapi.ts';
 import { clientId, randomId } from './request_id.ts';
@@ -90,7 +91,7 @@ function parseBodies(app: FastifyInstance, config: ServerConfig): void {
     throw mediaTypeError();
   });
   app.setValidatorCompiler<ZodType>(({ schema }) => (data: unknown) => {
-    const result = schema.safeParse(data);
+    const result = schema.safeParse(coerceLax(schema, data));
     return result.success ? { value: result.data } : { error: schemaError(result.error.issues, data) };
   });
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));

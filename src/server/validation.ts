@@ -113,8 +113,11 @@ function toViolation(issue: Issue, root: unknown): Violation {
       };
     case 'invalid_union':
       return { type: 'union_type', loc, msg: issue.message, input };
-    default:
-      return { type: issue.code, loc, msg: issue.message, input };
+    default: {
+      if (issue.message !== INTEGER) return { type: issue.code, loc, msg: issue.message, input };
+      const [type, msg] = typeWords('int', input);
+      return { type, loc, msg, input };
+    }
   }
 }
 
