@@ -10,7 +10,8 @@ namespace mill::MILL_ISA {
 constexpr int W = Simd::kWidth;
 using F = Simd::F;
 
-inline F load_partial(const float* p, int64_t count) {
+// Out of line, as the edge of a matrix is rare and the calls are many.
+[[gnu::noinline]] static F load_partial(const float* p, int64_t count) {
   float lanes[W] = {};
   for (int64_t i = 0; i < count; i++) lanes[i] = p[i];
   return Simd::load(lanes);
@@ -22,7 +23,7 @@ inline F load_partial_or(const float* p, int64_t count, float rest) {
   return Simd::load(lanes);
 }
 
-inline void store_partial(float* p, F x, int64_t count) {
+[[gnu::noinline]] static void store_partial(float* p, F x, int64_t count) {
   float lanes[W];
   Simd::store(lanes, x);
   for (int64_t i = 0; i < count; i++) p[i] = lanes[i];
