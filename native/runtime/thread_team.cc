@@ -1,5 +1,8 @@
 #include "thread_team.h"
 
+#include <algorithm>
+#include <chrono>
+
 #include "cores.h"
 
 #if defined(__x86_64__)
@@ -9,8 +12,9 @@
 namespace mill {
 namespace {
 
-// About 50 microseconds: longer than the gap between two ops, shorter than anything worth saving power for.
-constexpr int kSpins = 20000;
+// How long a member spins before it sleeps: longer than it usually waits for the others at the end of an op. More would be
+// paid on a busy machine, where a spinning thread uses up the time slice that the one it waits for needs.
+constexpr std::chrono::microseconds kSpinTime{20};
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -20,13 +24,22 @@ inline void relax() {
 #endif
 }
 
+// A pause takes anything from 5 to 150 cycles, depending on the processor.
+int spins_in(std::chrono::nanoseconds time) {
+  constexpr int kSample = 200;
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < kSample; i++) relax();
+  const auto taken = std::max<int64_t>(1, (std::chrono::steady_clock::now() - start).count());
+  return static_cast<int>(std::clamp<int64_t>(time.count() * kSample / taken, 50, 20000));
+}
+
 }  // namespace
 
 ThreadTeam::ThreadTeam(int members, bool pin) : members_(members < 1 ? 1 : members), errors_(static_cast<size_t>(members_)) {
   const std::vector<int> cores = allowed_cores();
   // With more members than cores a spinning thread keeps from running the one it waits for.
   const bool crowded = members_ > available_cores();
-  spins_ = crowded ? 0 : kSpins;
+  spins_ = crowded ? 0 : spins_in(kSpinTime);
   const bool bind = pin && !crowded && static_cast<int>(cores.size()) >= members_;
   for (int member = 1; member < members_; member++) {
     threads_.emplace_back(&ThreadTeam::loop, this, member, bind ? cores[static_cast<size_t>(member)] : -1);
