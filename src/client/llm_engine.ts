@@ -142,7 +142,7 @@ export class LLMEngine implements AsyncLLM {
     // Before tokenizing: a text longer than the context's longest tokens cannot fit, and tokenizing it would take seconds.
     const characters = prompt.length;
     if (characters > maxModelLen * 4 && characters > maxModelLen * this.longestToken()) {
-      throw promptTooLong(Math.ceil(characters / this.longestToken()), maxModelLen);
+      throw promptTooLong(Math.ceil(characters / this.longestToken()), maxModelLen, false);
     }
     return this.tokenizer.encode(prompt, { addSpecialTokens: addSpecialTokens ?? true });
   }

@@ -75,6 +75,11 @@ const REFUSED: readonly (readonly [SamplingParams, string, string | null])[] = [
     'frequency_penalty',
   ],
   [
+    { repetitionPenalty: 1e-31 },
+    'repetition_penalty must be at least 1e-30: below it logits overflow. (parameter=repetition_penalty, value=1e-31)',
+    'repetition_penalty',
+  ],
+  [
     { repetitionPenalty: 0 },
     'repetition_penalty must be greater than zero, got 0.0. (parameter=repetition_penalty, value=0.0)',
     'repetition_penalty',

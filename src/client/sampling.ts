@@ -112,6 +112,9 @@ function float(value: number): string {
   return Number.isInteger(value) ? value.toFixed(1) : String(value).replace('Infinity', 'inf').replace('NaN', 'nan');
 }
 
+/** Logits up to 1e8 divided by this are still numbers of 32 bits. */
+const MIN_REPETITION_PENALTY = 1e-30;
+
 function checkNumbers(params: SamplingParams) {
   const n = integer('n', params.n ?? 1);
   if (n < 1) throw refuse(null, n, `n must be at least 1, got ${n}.`);
@@ -129,6 +132,13 @@ function checkNumbers(params: SamplingParams) {
       'repetition_penalty',
       float(repetitionPenalty),
       `repetition_penalty must be greater than zero, got ${float(repetitionPenalty)}.`,
+    );
+  }
+  if (repetitionPenalty < MIN_REPETITION_PENALTY) {
+    throw refuse(
+      'repetition_penalty',
+      repetitionPenalty,
+      `repetition_penalty must be at least ${MIN_REPETITION_PENALTY}: below it logits overflow.`,
     );
   }
   const temperature = number('temperature', params.temperature ?? 1);
@@ -191,11 +201,12 @@ function checkLengths(params: SamplingParams, context: SamplingContext): { maxTo
 }
 
 /** The 400 for a prompt that leaves no room for an answer. `tokens` may be a lower bound. */
-export function promptTooLong(tokens: number, maxModelLen: number): TokenmillError {
+/** `isExact`: false when the prompt was too long to be worth counting. */
+export function promptTooLong(tokens: number, maxModelLen: number, isExact = true): TokenmillError {
   return refuse(
     'input_tokens',
     tokens,
-    `This model's maximum context length is ${maxModelLen} tokens. However, your request has ${tokens} input tokens. Please reduce the length of the input messages.`,
+    `This model's maximum context length is ${maxModelLen} tokens. However, your request has ${isExact ? '' : 'at least '}${tokens} input tokens. Please reduce the length of the input messages.`,
     'context_length_exceeded',
   );
 }

@@ -1,6 +1,7 @@
 /** Reads and parses JSON bodies with a limit for each and one for all together; the sizes are checked before the bytes are kept. */
 import type { Readable } from 'node:stream';
 import { TokenmillError } from '../base/errors.ts';
+import { checkJsonBounds } from './json_bounds.ts';
 import { jsonError, notUtf8Error } from './validation.ts';
 
 const utf8 = new TextDecoder('utf-8', { fatal: true });
@@ -28,9 +29,10 @@ function keepSeedExact(text: string, body: unknown): void {
   if (typeof seed === 'string') root.seed = BigInt(seed);
 }
 
-/** Bytes -> value. Throws `schema_violation` for what is not UTF-8 or not JSON; `undefined` for an empty body. */
+/** Bytes -> value. Throws `schema_violation` for what is not UTF-8, not JSON or too much of it; `undefined` for an empty body. */
 export function parseJsonBody(bytes: Uint8Array): unknown {
   if (bytes.length === 0) return undefined;
+  checkJsonBounds(bytes);
   let text: string;
   try {
     text = utf8.decode(bytes);

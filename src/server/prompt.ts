@@ -14,6 +14,19 @@ export function priorityOf(request: FastifyRequest, body: SamplingBody): number 
   return value;
 }
 
+/** A text without spaces takes about a microsecond a character, in which nothing else is served. */
+const MAX_CHARACTERS = 2 ** 20;
+
+/** For texts that no context length bounds. Throws `invalid_request` for one that would hold up everyone else. */
+export function encodeBounded(llm: AsyncLLM, text: string, addSpecialTokens: boolean): Int32Array {
+  if (text.length <= MAX_CHARACTERS) return llm.tokenizer.encode(text, { addSpecialTokens });
+  throw badValue(
+    `The text has ${text.length} characters; at most ${MAX_CHARACTERS} are tokenized at once.`,
+    'prompt',
+    text.length,
+  );
+}
+
 /**
  * Applies `truncate_prompt_tokens`; without it prompts pass unchanged and the AsyncLLM refuses what is too long.
  * @param maxTokens what is generated at most, for which -1 leaves room; null leaves room for one token
@@ -38,7 +51,7 @@ export function truncatePrompt(
     );
   }
   const keep = asked === -1 ? Math.max(1, maxModelLen - (maxTokens ?? 1)) : asked;
-  const ids = typeof prompt === 'string' ? llm.tokenizer.encode(prompt, { addSpecialTokens }) : prompt;
+  const ids = typeof prompt === 'string' ? encodeBounded(llm, prompt, addSpecialTokens) : prompt;
   if (ids.length <= keep) return ids;
   return body.truncation_side === 'right' ? ids.slice(0, keep) : ids.slice(ids.length - keep);
 }

@@ -3,6 +3,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { renderMessages } from './chat_messages.ts';
 import { resolveModel, type ServerContext } from './context.ts';
 import { badValue } from './http_errors.ts';
+import { encodeBounded } from './prompt.ts';
 import { refuseUnsupported } from './refused.ts';
 import { type DetokenizeBody, KNOWN_FIELDS, type TokenizeBody, type TokenizeChatBody } from './schemas.ts';
 
@@ -24,7 +25,7 @@ export function tokenizeHandler(context: ServerContext) {
       text = body.prompt as string;
       addSpecialTokens = (body.add_special_tokens as boolean | null | undefined) ?? true;
     }
-    const ids = llm.tokenizer.encode(text, { addSpecialTokens });
+    const ids = encodeBounded(llm, text, addSpecialTokens);
     return reply.send({
       count: ids.length,
       max_model_len: llm.plan.maxModelLen,

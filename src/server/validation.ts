@@ -101,8 +101,11 @@ function toViolation(issue: Issue, root: unknown): Violation {
     case 'too_small':
     case 'too_big': {
       const limit = String(issue.code === 'too_small' ? issue.minimum : issue.maximum);
-      const of = typeof input === 'number' ? '' : ' items or characters:';
-      return { type: issue.code, loc, msg: `Input should be${of} ${BOUND_WORDS[issue.code]} ${limit}`, input };
+      if (Array.isArray(input)) {
+        const msg = `List should have at most ${limit} items after validation, not ${input.length}`;
+        return { type: 'too_long', loc, msg, input };
+      }
+      return { type: issue.code, loc, msg: `Input should be ${BOUND_WORDS[issue.code]} ${limit}`, input };
     }
     case 'invalid_value':
       return {
@@ -129,36 +132,35 @@ export function schemaError(issues: readonly Issue[], root: unknown): TokenmillE
   return violationError(issues.map((issue) => toViolation(issue, root)));
 }
 
-const MAX_VALUES = 2 ** 18;
-const MAX_DEPTH = 128;
-/** Fields that may be long lists; their schemas cost one check a value and one issue in all. */
-const LONG_LISTS = new Set(['prompt', 'tokens']);
+/** A body that is too much to look at. */
+export function bodyBoundError(type: 'too_long' | 'too_deep', words: string): TokenmillError {
+  return violationError([{ type, loc: 'body', msg: `Input should ${words}`, input: {} }]);
+}
 
-/** Bounds what the schema (one issue a wrong value) and the template (recursion) get to see. Throws `schema_violation`. */
-export function checkBodySize(body: unknown): void {
-  let count = 0;
-  let level: unknown[] = [body];
-  for (let depth = 0; level.length > 0; depth++) {
-    if (depth > MAX_DEPTH) {
-      throw violationError([
-        { type: 'too_deep', loc: 'body', msg: `Input should be nested at most ${MAX_DEPTH} deep`, input: body },
-      ]);
-    }
-    const next: unknown[] = [];
-    for (const value of level) {
-      if (typeof value !== 'object' || value === null) continue;
-      for (const [key, child] of Object.entries(value)) {
-        if (depth === 0 && LONG_LISTS.has(key)) continue;
-        if (++count > MAX_VALUES) {
-          throw violationError([
-            { type: 'too_long', loc: 'body', msg: `Input should hold at most ${MAX_VALUES} values`, input: body },
-          ]);
-        }
-        if (typeof child === 'object' && child !== null) next.push(child);
-      }
-    }
-    level = next;
+const MAX_VALUES = 2 ** 18;
+
+function countValues(value: unknown, atMost: number): number {
+  if (typeof value !== 'object' || value === null) return 1;
+  // Lists of plain values are counted without being walked.
+  if (Array.isArray(value) && value.length > atMost) return value.length;
+  let count = 1;
+  for (const child of Array.isArray(value) ? value : Object.values(value)) {
+    count += countValues(child, atMost - count);
+    if (count > atMost) break;
   }
+  return count;
+}
+
+/**
+ * Bounds what the schema gets to see, which makes one issue for each wrong value. `prompt` is left out: it may be a long list,
+ * and its schema makes one issue in all. Throws `schema_violation`.
+ */
+export function checkBodySize(body: unknown): void {
+  if (typeof body !== 'object' || body === null) return;
+  let count = 0;
+  for (const [key, value] of Object.entries(body))
+    if (key !== 'prompt') count += countValues(value, MAX_VALUES - count);
+  if (count > MAX_VALUES) throw bodyBoundError('too_long', `hold at most ${MAX_VALUES} values`);
 }
 
 const PARSER_WORDS: readonly (readonly [RegExp, string])[] = [

@@ -1,5 +1,6 @@
 import { request } from 'node:http';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { checkJsonBounds } from '../../src/server/json_bounds.ts';
 import { type Bench, bench } from './harness.ts';
 
 let b: Bench;
@@ -96,17 +97,49 @@ it('another content type is 400 as in vLLM; parameters of the right one are fine
   ).toBe(200);
 });
 
-it('deeply nested and very many values are refused before anything walks them', async () => {
-  const deep = `${'['.repeat(50_000)}${']'.repeat(50_000)}`;
+/** [what, how much of it is still fine, the text of n of it, the complaint]. */
+const BOUNDS: readonly (readonly [string, number, (n: number) => string, string])[] = [
+  ['depth', 127, (n) => `{"x":${'['.repeat(n)}${']'.repeat(n)}}`, 'too_deep'],
+  ['keys', 2 ** 18 - 1, (n) => `{${Array.from({ length: n }, (_, i) => `"${i}":1`).join(',')}}`, 'too_long'],
+  ['empty lists', 2 ** 18 - 3, (n) => `{"x":[${'[],'.repeat(n - 1)}[]]}`, 'too_long'],
+  ['token ids', 2 ** 22 + 1, (n) => `{"prompt":[${'5,'.repeat(n - 1)}5]}`, 'too_long'],
+];
+
+it.each(BOUNDS)('structure is bounded before it is parsed: %s', (_what, most, write, type) => {
+  const check = (n: number) => () => checkJsonBounds(Buffer.from(write(n)));
+  expect(check(most)).not.toThrow();
+  expect(check(most + 1)).toThrow(`'type': '${type}'`);
+});
+
+it('strings hold as much structure as they like', () => {
+  const text = JSON.stringify({ prompt: `"[{,:\\`.repeat(2 ** 20), 'a"b\\': '\\' });
+  expect(() => checkJsonBounds(Buffer.from(text))).not.toThrow();
+});
+
+it('what is bounded is refused in a few words', async () => {
   for (const body of [
-    `{"prompt":"x","frobnicate":${deep}}`,
+    `{"prompt":"x","frobnicate":${'['.repeat(50_000)}${']'.repeat(50_000)}}`,
     `{"prompt":"x","stop":[${'"a",'.repeat(200_000)}"a"]}`,
     `{"prompt":"x","messages":[${'5,'.repeat(400_000)}5]}`,
+    `{"prompt":"x","a":[${'5,'.repeat(150_000)}5],"b":[${'5,'.repeat(150_000)}5]}`,
   ]) {
     const response = await post(body);
     expect(response.statusCode).toBe(400);
     expect(response.body.length).toBeLessThan(2000);
   }
+});
+
+it('a text too long to tokenize while others wait is refused, truncated or not', async () => {
+  const large = await bench();
+  const ask = (at: string, payload: object) => large.server.app.inject({ method: 'POST', url: at, payload });
+  const text = 'x'.repeat(2 ** 20 + 1);
+  expect((await ask('/tokenize', { prompt: text })).json().error.message).toContain('at most 1048576');
+  const truncated = await ask('/v1/completions', { prompt: text, truncate_prompt_tokens: 5 });
+  expect(truncated.json().error.message).toContain('at most 1048576');
+  const plain = await ask('/v1/completions', { prompt: text });
+  expect(plain.json().error.message).toMatch(/maximum context length is 1024 tokens.*at least \d+ input tokens/);
+  expect((await ask('/detokenize', { tokens: Array(2 ** 18).fill(5) })).statusCode).toBe(400);
+  await large.close();
 });
 
 it('a wrong list of many ids costs one short message', async () => {
