@@ -4,6 +4,8 @@ import { TokenmillError } from '../base/errors.ts';
 import { checkJsonBounds } from './json_bounds.ts';
 import { jsonError, notUtf8Error } from './validation.ts';
 
+/** Any letter of the key may be written as an escape. */
+const MAY_HOLD_PROTO = /__proto__|\\u00[567]/i;
 const utf8 = new TextDecoder('utf-8', { fatal: true });
 
 function tooLarge(limit: number): TokenmillError {
@@ -12,9 +14,11 @@ function tooLarge(limit: number): TokenmillError {
   });
 }
 
-/** `__proto__` and `constructor.prototype` in a body must not reach objects that are merged later. */
-function dropPrototypeKeys(key: string, value: unknown): unknown {
-  return key === '__proto__' ? undefined : value;
+/** `__proto__` in a body must not reach objects that are merged later. A reviver would do, but costs seconds for long lists. */
+function dropPrototypeKeys(value: unknown): void {
+  if (typeof value !== 'object' || value === null) return;
+  if (Object.hasOwn(value, '__proto__')) delete (value as Record<string, unknown>)['__proto__'];
+  for (const child of Array.isArray(value) ? value : Object.values(value)) dropPrototypeKeys(child);
 }
 
 /** A key `"seed"` with a long value; the quote of a key is never escaped, so nothing inside a string matches. */
@@ -40,7 +44,8 @@ export function parseJsonBody(bytes: Uint8Array): unknown {
     throw notUtf8Error();
   }
   try {
-    const body = text.includes('__proto__') ? JSON.parse(text, dropPrototypeKeys) : JSON.parse(text);
+    const body: unknown = JSON.parse(text);
+    if (MAY_HOLD_PROTO.test(text)) dropPrototypeKeys(body);
     keepSeedExact(text, body);
     return body;
   } catch (error) {

@@ -23,7 +23,7 @@ const int64 = () =>
     .meta({ type: 'integer', format: INT64 })
     .nullish();
 
-const tokenIds = () => z.array(z.int().min(0)).nullish();
+const tokenIds = () => z.array(z.int({ error: INTEGER }).min(0)).nullish();
 
 const samplingFields = {
   n: int().describe('Choices per prompt, 1 to 16384.'),

@@ -43,6 +43,7 @@ const COMPLETIONS: readonly (readonly [object, number, string, string | null])[]
   [{ stop: ['a', 'b', 'c', 'd', 'e'] }, 400, 'BadRequestError', 'stop'],
   [{ stop: [''] }, 400, 'BadRequestError', null],
   [{ stop: 5 }, 400, 'Bad Request', 'body.stop'],
+  [{ stop_token_ids: ['x'] }, 400, 'Bad Request', 'body.stop_token_ids.0'],
   [{ stop_token_ids: [4096] }, 400, 'BadRequestError', 'stop_token_ids'],
   [{ logit_bias: { x: 1 } }, 400, 'BadRequestError', 'logit_bias'],
   [{ logit_bias: { 9999: 1 } }, 400, 'BadRequestError', 'logit_bias'],
