@@ -17,7 +17,7 @@ function tooLarge(limit: number): TokenmillError {
 /** `__proto__` in a body must not reach objects that are merged later. A reviver would do, but costs seconds for long lists. */
 function dropPrototypeKeys(value: unknown): void {
   if (typeof value !== 'object' || value === null) return;
-  if (Object.hasOwn(value, '__proto__')) delete (value as Record<string, unknown>)['__proto__'];
+  if (Object.hasOwn(value, '__proto__')) Reflect.deleteProperty(value, '__proto__');
   for (const child of Array.isArray(value) ? value : Object.values(value)) dropPrototypeKeys(child);
 }
 

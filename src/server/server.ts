@@ -82,13 +82,15 @@ function parseBodies(app: FastifyInstance, config: ServerConfig): void {
   const reader = new BodyReader(config.maxBodyBytes, config.maxBodyBytesTotal);
   app.removeAllContentTypeParsers();
   app.addContentTypeParser(/^application\/json(;|$)/, async (_request: unknown, payload: IncomingMessage) => {
+    const encoding = payload.headers['content-encoding'] ?? 'identity';
+    if (encoding !== 'identity') throw mediaTypeError(`a body without content-encoding, not ${encoding.slice(0, 40)},`);
     const bytes = await reader.read(payload, Number(payload.headers['content-length'] ?? 0));
     const body = parseJsonBody(bytes);
     checkBodySize(body);
     return body;
   });
   app.addContentTypeParser('*', async () => {
-    throw mediaTypeError();
+    throw mediaTypeError("'application/json'");
   });
   app.setValidatorCompiler<ZodType>(({ schema }) => (data: unknown) => {
     const result = schema.safeParse(coerceLax(schema, data));
@@ -133,6 +135,13 @@ function guard(app: FastifyInstance, config: ServerConfig): void {
   const isAllowed = keyChecker(config.apiKeys);
   app.addHook('onRequest', async (request, reply) => {
     if (config.enableRequestIdHeaders) reply.header('x-request-id', request.id);
+    if (request.raw.rawHeaders.length > 2 * config.maxHeaderCount) {
+      const message = `The request has more than ${config.maxHeaderCount} header lines.`;
+      return reply
+        .code(431)
+        .header('connection', 'close')
+        .send(errorBody(431, 'Bad Request', message));
+    }
     if (request.method === 'OPTIONS' || OPEN_PATHS.has(request.url.split('?', 1)[0] ?? '')) return;
     if (!isAllowed(request.headers.authorization))
       throw new TokenmillError('unauthorized', 'Missing or wrong API key.');
@@ -186,7 +195,8 @@ function newApp(config: ServerConfig, log: Logger): { readonly app: FastifyInsta
   // Typed as plain HTTP: no route looks at the kind of server below it.
   const options: FastifyServerOptions = { ...common, ...own };
   const app = fastify(options);
-  app.server.maxHeadersCount = config.maxHeaderCount;
+  // Node drops further lines without a word, so it gets room for one that tells; see `guard`.
+  app.server.maxHeadersCount = config.maxHeaderCount + 1;
   app.decorateRequest('tokenCounts', null);
   if (tls === null) return { app, stop: () => {} };
   const server = app.server as unknown as HttpsServer;

@@ -194,9 +194,9 @@ export function notUtf8Error(): TokenmillError {
   ]);
 }
 
-export function mediaTypeError(): TokenmillError {
+export function mediaTypeError(allowed: string): TokenmillError {
   return new TokenmillError(
     'schema_violation',
-    "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed",
+    `1 validation error:\n  Unsupported Media Type: Only ${allowed} is allowed`,
   );
 }

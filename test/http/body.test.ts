@@ -1,4 +1,5 @@
 import { request } from 'node:http';
+import { gzipSync } from 'node:zlib';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { parseJsonBody } from '../../src/server/body.ts';
 import { checkJsonBounds } from '../../src/server/json_bounds.ts';
@@ -157,6 +158,15 @@ it.each(['__proto__', '\\u005f_proto__', '__pr\\u006fto__'])('%s in a body reach
   const kwargs = `{"prompt":"x","max_tokens":1,"${key}":{"polluted":true},"chat_template_kwargs":{"${key}":{"polluted":true}}}`;
   expect((await post(kwargs)).statusCode).toBe(200);
   expect(({} as { polluted?: boolean }).polluted).toBeUndefined();
+});
+
+it('a compressed body is refused by name, not as broken text', async () => {
+  const gzip = await post(gzipSync('{"prompt":"x"}'), {
+    'content-type': 'application/json',
+    'content-encoding': 'gzip',
+  });
+  expect(gzip.statusCode).toBe(400);
+  expect(gzip.json().error.message).toContain('gzip');
 });
 
 it('unknown fields are accepted', async () => {

@@ -25,3 +25,16 @@ it('headers that are too large get 431 in the error shape', async () => {
   expect((await fetch(`${url}/health`)).status).toBe(200);
   await b.close();
 });
+
+it('more header lines than allowed get 431; none is dropped in silence', async () => {
+  const b = await bench({ maxHeaderCount: 20 });
+  const url = await b.server.listen({ host: '127.0.0.1', port: 0 });
+  const ask = async (count: number) => {
+    const headers = Object.fromEntries(Array.from({ length: count }, (_, i) => [`x-${i}`, 'y']));
+    return (await fetch(`${url}/v1/models`, { headers })).status;
+  };
+  expect(await ask(5)).toBe(200);
+  expect(await ask(20)).toBe(431);
+  expect(await ask(300)).toBe(431);
+  await b.close();
+});
