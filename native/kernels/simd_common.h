@@ -29,23 +29,9 @@ inline F load_partial_or(const float* p, int64_t count, float rest) {
   for (int64_t i = 0; i < count; i++) p[i] = lanes[i];
 }
 
-// Lanes are always added in this order, whatever the instruction set offers.
-inline float reduce_add(F x) {
-  float lanes[W];
-  Simd::store(lanes, x);
-  for (int half = W / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
-  }
-  return lanes[0];
-}
-
-inline float reduce_max(F x) {
-  float lanes[W];
-  Simd::store(lanes, x);
-  float best = lanes[0];
-  for (int i = 1; i < W; i++) best = lanes[i] > best ? lanes[i] : best;
-  return best;
-}
+// Lanes are added pairwise, the upper half to the lower, on every instruction set.
+inline float reduce_add(F x) { return Simd::reduce_add(x); }
+inline float reduce_max(F x) { return Simd::reduce_max(x); }
 
 // exp(x), error below 2 units in the last place; 0 below -87.3 (no denormals), +inf above 88.7. x must not be NaN.
 // Cody-Waite reduction to |r| <= ln2/2 and the Taylor polynomial, whose remainder there is below 2^-25.

@@ -54,6 +54,17 @@ struct Simd {
   static F abs(const F& a) { return each([&](int i) { return __builtin_fabsf(a.lanes[i]); }); }
   static F round(const F& a) { return each([&](int i) { return __builtin_rintf(a.lanes[i]); }); }
   static F exp2i(const F& n) { return each([&](int i) { return from_bits(static_cast<uint32_t>(static_cast<int32_t>(n.lanes[i]) + 127) << 23); }); }
+  static float reduce_add(F x) {
+    for (int half = 8; half > 0; half /= 2) {
+      for (int i = 0; i < half; i++) x.lanes[i] += x.lanes[i + half];
+    }
+    return x.lanes[0];
+  }
+  static float reduce_max(const F& x) {
+    float most = x.lanes[0];
+    for (const float lane : x.lanes) most = lane > most ? lane : most;
+    return most;
+  }
   static Mask less(const F& a, const F& b) {
     Mask m;
     for (int i = 0; i < 16; i++) m.lanes[i] = a.lanes[i] < b.lanes[i];

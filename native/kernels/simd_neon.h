@@ -36,6 +36,12 @@ struct Simd {
   static F round(F a) { return vrndnq_f32(a); }
   // 2^n for integral n in [-126, 127].
   static F exp2i(F n) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23)); }
+  // The upper half to the lower, again and again.
+  static float reduce_add(F x) {
+    const float32x2_t two = vadd_f32(vget_low_f32(x), vget_high_f32(x));
+    return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
+  }
+  static float reduce_max(F x) { return vmaxvq_f32(x); }
   static Mask less(F a, F b) { return {vcltq_f32(a, b)}; }
   static F select(Mask m, F yes, F no) { return vbslq_f32(m.lanes, yes, no); }
   static F iota() {
