@@ -78,6 +78,7 @@ test('a forced ISA level that is not there is refused, naming those that are', (
 });
 
 test('emulated levels are for tests that ask for them', () => {
+  vi.stubEnv('TOKENMILL_TEST_EMULATED', '');
   expect(createCpuBackend().isaLevels.filter((level) => level.endsWith('_emulated'))).toEqual([]);
   vi.stubEnv('TOKENMILL_TEST_EMULATED', '1');
   const { isaLevels } = createCpuBackend();
