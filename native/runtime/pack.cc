@@ -79,6 +79,38 @@ bool pack_panel_bf16(const float* rows, int64_t count, int64_t k, uint16_t* out)
   return overflow == 0;
 }
 
+// Vectors of the compiler, which become the machine's own.
+typedef uint32_t Words __attribute__((vector_size(16)));
+typedef uint16_t Halves __attribute__((vector_size(16)));
+
+// Pairs of k of 4 rows, 4 pairs each, to [pair][row]. Adds to `bad` where an element is not finite.
+void transpose_pairs(const uint8_t* const rows[4], int64_t byte, uint32_t* out, Halves& bad) {
+  Words v[4];
+  for (int r = 0; r < 4; r++) {
+    std::memcpy(&v[r], rows[r] + byte, 16);
+    Halves halves;
+    std::memcpy(&halves, &v[r], 16);
+    bad |= reinterpret_cast<Halves>((halves & 0x7f80) == 0x7f80);
+  }
+  const Words low01 = __builtin_shufflevector(v[0], v[1], 0, 4, 1, 5), high01 = __builtin_shufflevector(v[0], v[1], 2, 6, 3, 7);
+  const Words low23 = __builtin_shufflevector(v[2], v[3], 0, 4, 1, 5), high23 = __builtin_shufflevector(v[2], v[3], 2, 6, 3, 7);
+  const Words pairs[4] = {__builtin_shufflevector(low01, low23, 0, 1, 4, 5), __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
+                          __builtin_shufflevector(high01, high23, 0, 1, 4, 5), __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
+  for (int i = 0; i < 4; i++) std::memcpy(out + i * kPanel, &pairs[i], 16);
+}
+
+// bf16 rows that stay bf16 are only moved: 16 rows, k a multiple of 8. False when an element is not finite.
+bool move_panel_bf16(const uint8_t* const rows[kPanel], int64_t k, uint16_t* out) {
+  Halves bad = {};
+  uint32_t* pairs = reinterpret_cast<uint32_t*>(out);
+  for (int64_t i = 0; i < k; i += 8, pairs += 4 * kPanel) {
+    for (int r = 0; r < kPanel; r += 4) transpose_pairs(rows + r, 2 * i, pairs + r, bad);
+  }
+  uint64_t any[2];
+  std::memcpy(any, &bad, 16);
+  return (any[0] | any[1]) == 0;
+}
+
 void pack_panel_i8(const float* rows, int64_t count, int64_t k, int8_t* out, float* scales, int32_t* sums) {
   for (int64_t r = 0; r < count; r++) {
     float most = 0;
@@ -114,18 +146,30 @@ Layout layout_of(int64_t n, int64_t k, WeightType type) {
   return layout;
 }
 
+// Moves a panel whose rows are bf16 in the checkpoint; false when they are not, or not finite.
+bool move_panel(const std::vector<WeightPart>& parts, int64_t begin, int64_t k, uint16_t* out) {
+  const uint8_t* rows[kPanel];
+  for (int64_t r = 0; r < kPanel; r++) {
+    const RowSource source = find_row(parts, begin + r);
+    if (source.part->type != WeightType::bf16) return false;
+    rows[r] = source.part->data + source.row * k * 2;
+  }
+  return move_panel_bf16(rows, k, out);
+}
+
 // Packs panel `panel` through `rows`, 16 rows of k fp32.
 void pack_panel(const std::vector<WeightPart>& parts, LinearWeight& weight, const Layout& layout, int64_t panel, float* rows) {
   const PackedLinear& p = weight.packed;
   const int64_t begin = panel * kPanel;
   const int64_t count = std::min<int64_t>(kPanel, p.n - begin);
+  uint8_t* out = weight.memory.data() + panel * kPanel * p.k_padded * element_bytes(p.type);
+  if (p.type == WeightType::bf16 && count == kPanel && p.k % 8 == 0 && move_panel(parts, begin, p.k, reinterpret_cast<uint16_t*>(out))) return;
   for (int64_t r = 0; r < count; r++) {
     const RowSource source = find_row(parts, begin + r);
     widen_row(*source.part, source.row, p.k, rows + r * p.k);
     const int64_t bad = first_not_finite(rows + r * p.k, p.k);
     if (bad >= 0) refuse(*source.part, source.row * p.k + bad);
   }
-  uint8_t* out = weight.memory.data() + panel * kPanel * p.k_padded * element_bytes(p.type);
   bool fits = true;
   switch (p.type) {
     case WeightType::f32: pack_panel_f32(rows, count, p.k, reinterpret_cast<float*>(out)); break;

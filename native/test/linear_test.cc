@@ -1,6 +1,7 @@
 // Promise P1 for linear: a row has the same bits alone and among others, whatever the share of the panels.
 #include <cstring>
 
+#include "../runtime/convert.h"
 #include "../runtime/failure.h"
 #include "../runtime/pack.h"
 #include "test.h"
@@ -78,6 +79,24 @@ TEST("packing refuses NaN and infinity and names the tensor") {
       }
     }
   }
+}
+
+TEST("packing bf16 as it is and through fp32 gives the same bytes, and finds NaN alike") {
+  ThreadTeam team(2, false);
+  Random random(8);
+  const int64_t n = 50, k = 72;
+  std::vector<uint16_t> narrow(static_cast<size_t>(n * k));
+  std::vector<float> wide(narrow.size());
+  for (size_t i = 0; i < narrow.size(); i++) {
+    narrow[i] = float_to_bf16(random.next());
+    wide[i] = bf16_to_float(narrow[i]);
+  }
+  const auto pack = [&](const void* data, WeightType type) { return pack_linear(team, {{"w", static_cast<const uint8_t*>(data), type, n}}, k, WeightType::bf16); };
+  const LinearWeight moved = pack(narrow.data(), WeightType::bf16), rounded = pack(wide.data(), WeightType::f32);
+  check(moved.memory.bytes() == rounded.memory.bytes(), "sizes differ");
+  check(std::memcmp(moved.memory.data(), rounded.memory.data(), moved.memory.bytes()) == 0, "bytes differ");
+  narrow[17] = 0x7f80;
+  check_fails("weights_invalid", [&] { pack(narrow.data(), WeightType::bf16); });
 }
 
 TEST("packing refuses values that the weight type cannot hold") {
