@@ -1,10 +1,10 @@
-/** The candidate closest to `name` by edit distance, for "did you mean"; null when none is near. */
+/** The candidate closest to `name` by edit distance, case aside, for "did you mean"; null when none is near. */
 export function nearestName(name: string, candidates: Iterable<string>): string | null {
   let best: string | null = null;
   let bestDistance = Math.max(2, Math.floor(name.length / 3)) + 1;
   for (const candidate of candidates) {
     if (Math.abs(candidate.length - name.length) >= bestDistance) continue;
-    const distance = editDistance(name, candidate);
+    const distance = editDistance(name.toLowerCase(), candidate.toLowerCase());
     if (distance < bestDistance) [best, bestDistance] = [candidate, distance];
   }
   return best;

@@ -4,11 +4,12 @@ import { homedir } from 'node:os';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { TokenmillError } from '../base/errors.ts';
+import { nearestName } from '../base/nearest.ts';
 import { cachedModels, exists, RepoCache, sizeOf } from './cache.ts';
 import { type DiskAccess, downloadFiles, realDisk } from './download.ts';
 import { HubClient, HubUnreachable, type RepoFile } from './hub_client.ts';
 import { type HubOptions, type HubSettings, hubSettings } from './hub_settings.ts';
-import { checkRevision, isRepoId, isSafePath, matchesPattern, nearestName } from './names.ts';
+import { checkRevision, isRepoId, isSafePath, matchesPattern } from './names.ts';
 
 export type { DownloadProgress, HubOptions } from './hub_settings.ts';
 
