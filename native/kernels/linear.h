@@ -9,10 +9,14 @@
 namespace mill::MILL_ISA {
 
 constexpr int kVectors = kPanel / W;
-// Steps of k whose weights stay in the nearest caches while all rows pass by.
-constexpr int64_t kDepth = 256;
+// Steps of k whose weights stay in the nearest caches while a group of rows passes by.
+constexpr int64_t kDepth = 1024;
 
-// Pairs of k by which weights are asked for ahead of their use.
+// Rows that pass before the next weights: enough for each weight read from memory to be used often, few enough for their x
+// to stay in the outer caches while all panels pass.
+constexpr int64_t kGroupRows = 96;
+
+// Pairs of k by which a single block of rows asks for weights ahead of their use.
 constexpr int64_t kAhead = 32;
 
 struct RowBlock {
@@ -36,6 +40,19 @@ struct WeightsIn {
   int64_t panel_stride;
   const Element* at(int64_t pair, int panel) const { return data + panel * panel_stride + pair * 2 * kPanel; }
 };
+
+// Where a block asks for weights before they are used: as it goes from pair to pair, `step` bytes further in each panel.
+struct Ahead {
+  const char* at;
+  int64_t panel_stride;
+  int64_t step;
+};
+
+template <class Weights>
+inline Ahead ahead_of(Weights weights, int64_t pair, int64_t step) {
+  const int64_t element = static_cast<int64_t>(sizeof(*weights.data));
+  return {reinterpret_cast<const char*>(weights.at(pair, 0)), weights.panel_stride * element, step};
+}
 
 struct WeightsBf16 : WeightsIn<uint16_t> {
   static WeightsBf16 of(const void* data, int64_t stride) { return {{static_cast<const uint16_t*>(data), stride}}; }
@@ -97,23 +114,49 @@ MILL_INLINE void accumulate_row(F (&acc)[N], const float& x, const F (&w)[N]) {
   for (int j = 0; j < N; j++) acc[j] = Simd::fma(broadcast, w[j], acc[j]);
 }
 
-// Out of line: inlined into its callers it loses registers to their pointers.
+template <int ROWS, int N>
+MILL_INLINE void start_block(F (&acc)[ROWS][N], const Target& target) {
+  if (target.first) {
+#pragma GCC unroll 64
+    for (int i = 0; i < ROWS * N; i++) acc[i / N][i % N] = Simd::zero();
+  } else if (target.columns >= N * W) {
+#pragma GCC unroll 64
+    for (int i = 0; i < ROWS * N; i++) acc[i / N][i % N] = Simd::load(target.y + i / N * target.stride + i % N * W);
+  } else {
+#pragma GCC unroll 64
+    for (int i = 0; i < ROWS * N; i++) acc[i / N][i % N] = load_columns(target.y + i / N * target.stride + i % N * W, target.columns - i % N * W);
+  }
+}
+
+template <int ROWS, int N>
+MILL_INLINE void finish_block(F (&acc)[ROWS][N], const Target& target) {
+  if (target.last && target.bias) {
+    F bias[N];
+    for (int j = 0; j < N; j++) bias[j] = load_columns(target.bias + j * W, target.columns - j * W);
+#pragma GCC unroll 64
+    for (int i = 0; i < ROWS * N; i++) acc[i / N][i % N] = Simd::add(acc[i / N][i % N], bias[i % N]);
+  }
+  if (target.columns >= N * W) {
+#pragma GCC unroll 64
+    for (int i = 0; i < ROWS * N; i++) Simd::store(target.y + i / N * target.stride + i % N * W, acc[i / N][i % N]);
+  } else {
+#pragma GCC unroll 64
+    for (int i = 0; i < ROWS * N; i++) store_columns(target.y + i / N * target.stride + i % N * W, acc[i / N][i % N], target.columns - i % N * W);
+  }
+}
+
 // ROWS x (PANELS * 16) elements over `pairs` pairs of k; `x` is [k][ROWS].
+// Out of line: inlined into its callers it loses registers to their pointers.
 template <int ROWS, int PANELS, class Weights>
-[[gnu::noinline]] static void linear_block(const float* x, Weights weights, int64_t pairs, const Target& target) {
+[[gnu::noinline]] static void linear_block(const float* x, Weights weights, int64_t pairs, const Target& target, Ahead ahead) {
   constexpr int N = PANELS * kVectors;
   F acc[ROWS][N];
-#pragma GCC unroll 32
-  for (int r = 0; r < ROWS; r++) {
-#pragma GCC unroll 16
-    for (int j = 0; j < N; j++) {
-      acc[r][j] = target.first ? Simd::zero() : load_columns(target.y + r * target.stride + j * W, target.columns - j * W);
-    }
-  }
+  start_block<ROWS, N>(acc, target);
   for (int64_t pair = 0; pair < pairs; pair++) {
     const float* at = x + pair * 2 * ROWS;
     // Each panel is a stream of its own; the hardware follows only so many.
-    for (int panel = 0; panel < PANELS; panel++) Simd::prefetch(weights.at(pair + kAhead, panel));
+    for (int panel = 0; panel < PANELS; panel++) Simd::prefetch(ahead.at + panel * ahead.panel_stride);
+    ahead.at += ahead.step;
     F w[N];
 #pragma GCC unroll 16
     for (int j = 0; j < N; j++) w[j] = weights.even(pair, j / kVectors, j % kVectors);
@@ -124,16 +167,7 @@ template <int ROWS, int PANELS, class Weights>
 #pragma GCC unroll 32
     for (int r = 0; r < ROWS; r++) accumulate_row(acc[r], at[ROWS + r], w);
   }
-#pragma GCC unroll 32
-  for (int r = 0; r < ROWS; r++) {
-#pragma GCC unroll 16
-    for (int j = 0; j < N; j++) {
-      const int64_t columns = target.columns - j * W;
-      F y = acc[r][j];
-      if (target.last && target.bias) y = Simd::add(y, load_columns(target.bias + j * W, columns));
-      store_columns(target.y + r * target.stride + j * W, y, columns);
-    }
-  }
+  finish_block<ROWS, N>(acc, target);
 }
 
 // The least height of a block when there are several, see row_block.
@@ -141,11 +175,11 @@ constexpr int least_rows(int most) { return (most + 1) / 2; }
 
 // Chooses the instance for a block height known only at run time.
 template <int ROWS, int PANELS, class Weights>
-inline void linear_rows(int64_t rows, const float* x, Weights weights, int64_t pairs, const Target& target) {
+inline void linear_rows(int64_t rows, const float* x, Weights weights, int64_t pairs, const Target& target, const Ahead& ahead) {
   if constexpr (ROWS > least_rows(Simd::kRows)) {
-    if (rows < ROWS) return linear_rows<ROWS - 1, PANELS>(rows, x, weights, pairs, target);
+    if (rows < ROWS) return linear_rows<ROWS - 1, PANELS>(rows, x, weights, pairs, target, ahead);
   }
-  linear_block<ROWS, PANELS>(x, weights, pairs, target);
+  linear_block<ROWS, PANELS>(x, weights, pairs, target, ahead);
 }
 
 inline const float* linear_input(const LinearArgs& args) {
@@ -161,6 +195,27 @@ inline Target linear_target(const LinearArgs& args, int64_t row, int64_t panel, 
 // Panels side by side for a single block of rows: few rows need more columns for enough independent chains.
 constexpr int panels_for(int rows) { return rows >= Simd::kPanelsOneRow ? 1 : Simd::kPanelsOneRow / rows; }
 
+// The part of a tall linear between two looks at other weights: `count` blocks of rows, some panels, `depth` steps of k.
+struct Slice {
+  int64_t block;
+  int64_t count;
+  int64_t panel;
+  int64_t k;
+  int64_t depth;
+};
+
+// Block `index` of a slice asks for its part of the weights of the slice after it, evenly, so that memory is read at one pace
+// all the time and never waited for. A single block has no later one to do so and runs ahead of itself.
+template <int PANELS, class Weights>
+inline Ahead slice_ahead(Weights here, const Slice& slice, int64_t index) {
+  const int64_t pairs = slice.depth / 2, line = 2 * kPanel * static_cast<int64_t>(sizeof(*here.data));
+  if (slice.count == 1) return ahead_of(here, kAhead, line);
+  // After the last k come the next panels, which follow these in memory.
+  const bool last = (slice.k + slice.depth) * kPanel == here.panel_stride;
+  const int64_t next = pairs + (last ? (PANELS - 1) * here.panel_stride / (2 * kPanel) : 0);
+  return ahead_of(here, next + pairs * index / slice.count, line / slice.count);
+}
+
 // One block of rows: weights are read once, over all of k.
 template <int ROWS, class Weights>
 inline void linear_one_block(const LinearArgs& args, Weights weights, int64_t begin, int64_t end) {
@@ -168,43 +223,71 @@ inline void linear_one_block(const LinearArgs& args, Weights weights, int64_t be
     if (args.m < ROWS) return linear_one_block<ROWS - 1>(args, weights, begin, end);
   }
   constexpr int panels = panels_for(ROWS);
+  const int64_t k = args.weight.k_padded;
   const float* x = linear_input(args);
-  const int64_t pairs = args.weight.k_padded / 2;
   int64_t panel = begin;
   for (; panel + panels <= end; panel += panels) {
-    linear_block<ROWS, panels>(x, weights.from(panel, 0), pairs, linear_target(args, 0, panel, true, true));
+    const Weights from = weights.from(panel, 0);
+    linear_block<ROWS, panels>(x, from, k / 2, linear_target(args, 0, panel, true, true), slice_ahead<panels>(from, {0, 1, panel, 0, k}, 0));
   }
-  for (; panel < end; panel++) linear_block<ROWS, 1>(x, weights.from(panel, 0), pairs, linear_target(args, 0, panel, true, true));
+  for (; panel < end; panel++) {
+    const Weights from = weights.from(panel, 0);
+    linear_block<ROWS, 1>(x, from, k / 2, linear_target(args, 0, panel, true, true), slice_ahead<1>(from, {0, 1, panel, 0, k}, 0));
+  }
 }
 
-// All row blocks over `depth` steps of k from `k`, for PANELS panels from `panel`.
+// All row blocks of a slice.
 template <int PANELS, class Weights>
-inline void linear_slice(const LinearArgs& args, Weights weights, int64_t panel, int64_t k, int64_t depth) {
+inline void linear_slice(const LinearArgs& args, Weights weights, const Slice& slice) {
   const float* x = linear_input(args);
-  const int64_t blocks = row_blocks(args.m, Simd::kRows);
-  const bool last = k + depth == args.weight.k_padded;
-  for (int64_t b = 0; b < blocks; b++) {
-    const RowBlock block = row_block(args.m, Simd::kRows, b);
-    const float* at = x + block.begin * args.weight.k_padded + k * block.rows;
-    linear_rows<Simd::kRows, PANELS>(block.rows, at, weights.from(panel, k), depth / 2, linear_target(args, block.begin, panel, k == 0, last));
+  const Weights here = weights.from(slice.panel, slice.k);
+  const int64_t pairs = slice.depth / 2;
+  const bool first = slice.k == 0, last = slice.k + slice.depth == args.weight.k_padded;
+  for (int64_t i = 0; i < slice.count; i++) {
+    const RowBlock block = row_block(args.m, Simd::kRows, slice.block + i);
+    const float* at = x + block.begin * args.weight.k_padded + slice.k * block.rows;
+    const Target target = linear_target(args, block.begin, slice.panel, first, last);
+    linear_rows<Simd::kRows, PANELS>(block.rows, at, here, pairs, target, slice_ahead<PANELS>(here, slice, i));
   }
 }
 
-// All rows of PANELS panels: the columns of y stay in the caches while k goes by.
-template <int PANELS, class Weights>
-inline void linear_panels(const LinearArgs& args, Weights weights, int64_t panel) {
-  const int64_t k_padded = args.weight.k_padded;
-  for (int64_t k = 0; k < k_padded; k += kDepth) linear_slice<PANELS>(args, weights, panel, k, min_i64(kDepth, k_padded - k));
+// Visits the slices of a tall linear: groups of rows, in them panels, in them k, so that the columns of y stay in the caches.
+template <int PANELS, class Visit>
+inline int64_t walk_slices(const LinearArgs& args, int64_t depth, int64_t block, int64_t count, int64_t begin, int64_t end, const Visit& visit) {
+  int64_t panel = begin;
+  for (; panel + PANELS <= end; panel += PANELS) {
+    for (int64_t k = 0; k < args.weight.k_padded; k += depth) visit(Slice{block, count, panel, k, min_i64(depth, args.weight.k_padded - k)});
+  }
+  return panel;
+}
+
+// Calls visit_group(first block, blocks) for groups of at most kGroupRows rows.
+template <class Visit>
+inline void walk_groups(int64_t m, const Visit& visit) {
+  const int64_t blocks = row_blocks(m, Simd::kRows), groups = row_blocks(blocks, kGroupRows / Simd::kRows);
+  for (int64_t g = 0; g < groups; g++) visit(g * blocks / groups, (g + 1) * blocks / groups - g * blocks / groups);
 }
 
 template <class Weights>
 inline void linear_fma(const LinearArgs& args, int64_t begin, int64_t end) {
-  const int64_t k_padded = args.weight.k_padded;
-  const Weights weights = Weights::of(args.weight.data, k_padded * kPanel);
+  const Weights weights = Weights::of(args.weight.data, args.weight.k_padded * kPanel);
   if (args.m <= Simd::kRows) return linear_one_block<Simd::kRows>(args, weights, begin, end);
-  int64_t panel = begin;
-  for (; panel + Simd::kPanels <= end; panel += Simd::kPanels) linear_panels<Simd::kPanels>(args, weights, panel);
-  for (; panel < end; panel++) linear_panels<1>(args, weights, panel);
+  walk_groups(args.m, [&](int64_t block, int64_t count) {
+    const int64_t rest = walk_slices<Simd::kPanels>(args, kDepth, block, count, begin, end, [&](const Slice& slice) { linear_slice<Simd::kPanels>(args, weights, slice); });
+    walk_slices<1>(args, kDepth, block, count, rest, end, [&](const Slice& slice) { linear_slice<1>(args, weights, slice); });
+  });
+}
+
+// Rows [row, row + ROWS) of x as [k][ROWS], zero-padded in k.
+template <int ROWS>
+inline void interleave_rows(int64_t rows, const float* x, int64_t k, int64_t k_padded, float* to) {
+  if constexpr (ROWS > 1) {
+    if (rows < ROWS) return interleave_rows<ROWS - 1>(rows, x, k, k_padded, to);
+  }
+  for (int64_t i = 0; i < k; i++, to += ROWS) {
+    for (int r = 0; r < ROWS; r++) to[r] = x[r * k + i];
+  }
+  for (int64_t i = k * ROWS; i < k_padded * ROWS; i++) *to++ = 0;
 }
 
 struct LinearFma {
@@ -212,16 +295,11 @@ struct LinearFma {
 
   // x as [block][k][rows], zero-padded in k.
   static void prepare(const LinearArgs& args, int64_t member, int64_t members) {
-    const PackedLinear& weight = args.weight;
+    const int64_t k = args.weight.k, k_padded = args.weight.k_padded;
     const int64_t blocks = row_blocks(args.m, Simd::kRows);
     for (int64_t b = blocks * member / members; b < blocks * (member + 1) / members; b++) {
       const RowBlock block = row_block(args.m, Simd::kRows, b);
-      float* to = static_cast<float*>(args.prepared) + block.begin * weight.k_padded;
-      for (int64_t r = 0; r < block.rows; r++) {
-        const float* from = args.x + (block.begin + r) * weight.k;
-        for (int64_t k = 0; k < weight.k; k++) to[k * block.rows + r] = from[k];
-        for (int64_t k = weight.k; k < weight.k_padded; k++) to[k * block.rows + r] = 0;
-      }
+      interleave_rows<Simd::kRows>(block.rows, args.x + block.begin * k, k, k_padded, static_cast<float*>(args.prepared) + block.begin * k_padded);
     }
   }
 

@@ -6,53 +6,40 @@
 namespace mill::MILL_ISA {
 
 template <int ROWS, int PANELS>
-inline void linear_block_bf16(const uint32_t* x, const uint16_t* weights, int64_t stride, int64_t pairs, const Target& target) {
+inline void linear_block_bf16(const uint32_t* x, const WeightsBf16& weights, int64_t pairs, const Target& target, Ahead ahead) {
   F acc[ROWS][PANELS];
-  for (int r = 0; r < ROWS; r++) {
-    for (int j = 0; j < PANELS; j++) {
-      acc[r][j] = target.first ? Simd::zero() : load_columns(target.y + r * target.stride + j * W, target.columns - j * W);
-    }
-  }
+  start_block<ROWS, PANELS>(acc, target);
   for (int64_t pair = 0; pair < pairs; pair++) {
+    for (int j = 0; j < PANELS; j++) Simd::prefetch(ahead.at + j * ahead.panel_stride);
+    ahead.at += ahead.step;
 #pragma GCC unroll 8
     for (int j = 0; j < PANELS; j++) {
-      const uint16_t* w = weights + j * stride + pair * 2 * kPanel;
+      const uint16_t* w = weights.at(pair, j);
 #pragma GCC unroll 8
       for (int r = 0; r < ROWS; r++) acc[r][j] = Simd::dot_bf16(acc[r][j], x[pair * ROWS + r], w);
     }
   }
-  for (int r = 0; r < ROWS; r++) {
-    for (int j = 0; j < PANELS; j++) {
-      const int64_t columns = target.columns - j * W;
-      F y = acc[r][j];
-      if (target.last && target.bias) y = Simd::add(y, load_columns(target.bias + j * W, columns));
-      store_columns(target.y + r * target.stride + j * W, y, columns);
-    }
-  }
+  finish_block<ROWS, PANELS>(acc, target);
 }
 
 template <int ROWS, int PANELS>
-inline void linear_rows_bf16(int64_t rows, const uint32_t* x, const uint16_t* weights, int64_t stride, int64_t pairs, const Target& target) {
+inline void linear_rows_bf16(int64_t rows, const uint32_t* x, const WeightsBf16& weights, int64_t pairs, const Target& target, const Ahead& ahead) {
   if constexpr (ROWS > 1) {
-    if (rows < ROWS) return linear_rows_bf16<ROWS - 1, PANELS>(rows, x, weights, stride, pairs, target);
+    if (rows < ROWS) return linear_rows_bf16<ROWS - 1, PANELS>(rows, x, weights, pairs, target, ahead);
   }
-  linear_block_bf16<ROWS, PANELS>(x, weights, stride, pairs, target);
+  linear_block_bf16<ROWS, PANELS>(x, weights, pairs, target, ahead);
 }
 
-// Weights of this depth stay in the L1 cache while all rows pass by.
-constexpr int64_t kDepthBf16 = 512;
-
+// As linear_slice.
 template <int PANELS>
-inline void linear_panels_bf16(const LinearArgs& args, int64_t panel, int64_t k, int64_t depth) {
-  const PackedLinear& weight = args.weight;
-  const int64_t stride = weight.k_padded * kPanel;
-  const uint16_t* data = static_cast<const uint16_t*>(weight.data) + panel * stride + k * kPanel;
-  const int64_t blocks = row_blocks(args.m, Simd::kRows);
-  for (int64_t b = 0; b < blocks; b++) {
-    const RowBlock block = row_block(args.m, Simd::kRows, b);
-    const uint32_t* x = static_cast<const uint32_t*>(args.prepared) + (block.begin * weight.k_padded + k * block.rows) / 2;
-    const Target target = linear_target(args, block.begin, panel, k == 0, k + depth == weight.k_padded);
-    linear_rows_bf16<Simd::kRows, PANELS>(block.rows, x, data, stride, depth / 2, target);
+inline void linear_slice_bf16(const LinearArgs& args, const WeightsBf16& weights, const Slice& slice) {
+  const WeightsBf16 here = weights.from(slice.panel, slice.k);
+  const int64_t k_padded = args.weight.k_padded, pairs = slice.depth / 2;
+  for (int64_t i = 0; i < slice.count; i++) {
+    const RowBlock block = row_block(args.m, Simd::kRows, slice.block + i);
+    const uint32_t* x = static_cast<const uint32_t*>(args.prepared) + (block.begin * k_padded + slice.k * block.rows) / 2;
+    const Target target = linear_target(args, block.begin, slice.panel, slice.k == 0, slice.k + slice.depth == k_padded);
+    linear_rows_bf16<Simd::kRows, PANELS>(block.rows, x, here, pairs, target, slice_ahead<PANELS>(here, slice, i));
   }
 }
 
@@ -77,22 +64,15 @@ struct LinearDotBf16 {
   }
 
   static void run(const LinearArgs& args, int64_t begin, int64_t end) {
-    // One row: all of k at once for many panels side by side.
-    int64_t from = begin;
-    if (args.m == 1) {
-      constexpr int wide = Simd::kPanelsOneRow;
-      const int64_t stride = args.weight.k_padded * kPanel;
-      for (; from + wide <= end; from += wide) {
-        const uint16_t* data = static_cast<const uint16_t*>(args.weight.data) + from * stride;
-        linear_block_bf16<1, wide>(static_cast<const uint32_t*>(args.prepared), data, stride, args.weight.k_padded / 2, linear_target(args, 0, from, true, true));
-      }
-    }
-    for (int64_t k = 0; k < args.weight.k_padded; k += kDepthBf16) {
-      const int64_t depth = min_i64(kDepthBf16, args.weight.k_padded - k);
-      int64_t panel = from;
-      for (; panel + Simd::kPanels <= end; panel += Simd::kPanels) linear_panels_bf16<Simd::kPanels>(args, panel, k, depth);
-      for (; panel < end; panel++) linear_panels_bf16<1>(args, panel, k, depth);
-    }
+    const WeightsBf16 weights = WeightsBf16::of(args.weight.data, args.weight.k_padded * kPanel);
+    // A single block of rows reads each weight once: all of k at a time.
+    const int64_t depth = args.m <= Simd::kRows ? args.weight.k_padded : kDepth;
+    walk_groups(args.m, [&](int64_t block, int64_t count) {
+      int64_t panel = begin;
+      if (args.m == 1) panel = walk_slices<Simd::kPanelsOneRow>(args, depth, block, count, panel, end, [&](const Slice& slice) { linear_slice_bf16<Simd::kPanelsOneRow>(args, weights, slice); });
+      panel = walk_slices<Simd::kPanels>(args, depth, block, count, panel, end, [&](const Slice& slice) { linear_slice_bf16<Simd::kPanels>(args, weights, slice); });
+      walk_slices<1>(args, depth, block, count, panel, end, [&](const Slice& slice) { linear_slice_bf16<1>(args, weights, slice); });
+    });
   }
 };
 

@@ -8,9 +8,8 @@ namespace mill::MILL_ISA {
 
 struct Simd {
   static constexpr int kWidth = 8;
-  // Rows and panels of the fp32 micro-kernel: 5 x 16 keeps 10 of 16 registers as accumulators; 12 would leave too few for
-  // widening weights on the way.
-  static constexpr int kRows = 5;
+  // Rows and panels of the fp32 micro-kernel: 6 x 16 keeps 12 of 16 registers as accumulators, see accumulate_row.
+  static constexpr int kRows = 6;
   static constexpr int kPanels = 1;
   // Panels side by side for one row, so that enough independent chains hide the FMA latency.
   static constexpr int kPanelsOneRow = 4;

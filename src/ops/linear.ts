@@ -38,6 +38,8 @@ export const linear = defineOp({
     { T: 16, K: 64, N: 96, bias: 0 },
     { T: 33, K: 80, N: 66, bias: 1 },
     { T: 65, K: 515, N: 33, bias: 0 },
+    // More rows than pass one slice of weights, and more k than a slice has.
+    { T: 103, K: 1090, N: 50, bias: 1 },
   ],
   // bfloat16: the bf16 dot product instructions also round the activations to bf16, 2^-9 relative per factor.
   tolerance: { float32: 1e-12, bfloat16: 1e-5, float16: 1e-12, int8: 1e-12 },

@@ -16,6 +16,7 @@ const ROW_OPS: Readonly<Record<string, readonly Sizes[]>> = {
   linear: [
     { T: 70, K: 515, N: 33, bias: 1 },
     { T: 13, K: 64, N: 130, bias: 0 },
+    { T: 101, K: 1030, N: 18, bias: 0 },
   ],
   rope: [{ T: 21, K: 96, P: 31, headDim: 48, rotaryDim: 48, interleaved: 0 }],
   add: [{ T: 21, D: 97 }],
