@@ -57,6 +57,7 @@ Napi::Function ModelObject::define(Napi::Env env) {
                       InstanceMethod<&ModelObject::set_dense>("setDense"),
                       InstanceMethod<&ModelObject::finish_loading>("finishLoading"),
                       InstanceMethod<&ModelObject::run>("run"),
+                      InstanceMethod<&ModelObject::profile>("profile"),
                       InstanceMethod<&ModelObject::logits>("logits"),
                       InstanceMethod<&ModelObject::read_value>("readValue"),
                       InstanceMethod<&ModelObject::write_value>("writeValue"),
@@ -172,6 +173,17 @@ Napi::Value ModelObject::run(const Napi::CallbackInfo& info) {
     const int64_t begin = info.Length() > 11 ? integer(info[11], "begin") : 0, end = info.Length() > 12 ? integer(info[12], "end") : count;
     require(begin >= 0 && begin <= end && end <= count, "a range of calls is within the program");
     model().run_calls(given, static_cast<size_t>(begin), static_cast<size_t>(end));
+    return info.Env().Undefined();
+  });
+}
+
+// profile(marks): one number more than the program has calls; see Model::profile.
+Napi::Value ModelObject::profile(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const int64_t count = static_cast<int64_t>(model().program().calls.size()) + 1;
+    Napi::Float64Array marks = typed_array<Napi::Float64Array>(info[0], napi_float64_array, count, "marks");
+    marks_ = Napi::Persistent(marks.As<Napi::Object>());
+    model().profile(marks.Data());
     return info.Env().Undefined();
   });
 }

@@ -21,6 +21,7 @@ class ModelObject : public Napi::ObjectWrap<ModelObject> {
   Napi::Value set_dense(const Napi::CallbackInfo& info);
   Napi::Value finish_loading(const Napi::CallbackInfo& info);
   Napi::Value run(const Napi::CallbackInfo& info);
+  Napi::Value profile(const Napi::CallbackInfo& info);
   Napi::Value logits(const Napi::CallbackInfo& info);
   Napi::Value read_value(const Napi::CallbackInfo& info);
   Napi::Value write_value(const Napi::CallbackInfo& info);
@@ -48,6 +49,8 @@ class ModelObject : public Napi::ObjectWrap<ModelObject> {
   };
   std::shared_ptr<Hold> hold_;
   Napi::Reference<Napi::ArrayBuffer> logits_;
+  // Keeps the memory that a profiled model writes into.
+  Napi::ObjectReference marks_;
 };
 
 }  // namespace mill

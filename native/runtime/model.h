@@ -43,6 +43,8 @@ class Model {
   void run(const Step& step) { run_calls(step, 0, program_.calls.size()); }
   // Calls [begin, end) of a checked step.
   void run_calls(const Step& step, size_t begin, size_t end);
+  // From now on a run writes into `marks[i + 1]` when call i had ended on all threads, in ms since the run began; null = stop.
+  void profile(double* marks) { marks_ = marks; }
 
   float* temporary(int32_t value) const;
   // The memory of all temporaries, for who must keep it beyond the model.
@@ -136,6 +138,7 @@ class Model {
   int64_t thread_scratch_bytes_ = 0;
   RowScratch row_scratch_;
   std::vector<AttentionItem> items_;
+  double* marks_ = nullptr;
   // Of the attention calls of a run, even and odd ones: one is taken from while the other is set back.
   alignas(64) std::atomic<size_t> next_item_[2]{};
   // Last: its threads end before what they use goes.

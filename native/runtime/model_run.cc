@@ -1,5 +1,6 @@
 // One step: every member runs the same list of calls on its share of each, and meets the others at a barrier between them.
 #include <algorithm>
+#include <chrono>
 
 #include "failure.h"
 #include "model.h"
@@ -26,17 +27,23 @@ Range share_of_elements(int64_t count, int member, int members) {
 void Model::run_calls(const Step& step, size_t begin, size_t end) {
   plan_attention(step);
   next_item_[0] = next_item_[1] = 0;
+  const auto start = std::chrono::steady_clock::now();
+  const auto mark = [&](int member, size_t call) {
+    if (marks_ && member == 0) marks_[call + 1] = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  };
   team_.run([&](int member) {
     Share share{member, 0, false};
     for (size_t i = begin; i < end; i++) {
       const OpCall& call = program_.calls[i];
       execute(step, call, share);
-      if (i + 1 == end) return;
+      if (i + 1 == end) break;
       // Linears of one input follow each other without waiting: nothing that one writes is read by the next.
       share.prepared = call.op == Op::linear && shares_input(call, program_.calls[i + 1]);
       if (!share.prepared) team_.barrier();
+      mark(member, i);
     }
   });
+  if (end > begin) mark(0, end - 1);
 }
 
 bool Model::shares_input(const OpCall& call, const OpCall& next) const {

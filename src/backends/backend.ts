@@ -95,6 +95,8 @@ export interface LoadedModel {
   /** Runs the whole program on one step; synchronous; logits are then readable through `logits`. */
   run(step: StepInputs): void;
   readonly logits: LogitRows;
+  /** From now on each run writes here when call i - 1 had ended, ms since the run began: [calls + 1], the first is 0. */
+  profile(): Float64Array;
   /** Runs the program op by op and hands out every output; for `verify --trace` and parity tests. */
   trace(step: StepInputs, visit: (callIndex: number, outputs: readonly Float32Array[]) => void): void;
   close(): void;

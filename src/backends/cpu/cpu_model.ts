@@ -37,6 +37,12 @@ export class CpuModel implements LoadedModel {
     native(() => this.model.run(...nativeStep(step)));
   }
 
+  profile(): Float64Array {
+    const marks = new Float64Array(this.program.calls.length + 1);
+    native(() => this.model.profile(marks));
+    return marks;
+  }
+
   trace(step: StepInputs, visit: (callIndex: number, outputs: readonly Float32Array[]) => void): void {
     for (const [index, call] of this.program.calls.entries()) {
       native(() => this.model.run(...nativeStep(step), index, index + 1));

@@ -70,6 +70,8 @@ export interface NativeModel {
   run(...step: NativeStep): void;
   /** Calls [begin, end) of the program. */
   run(...stepAndRange: [...NativeStep, begin: number, end: number]): void;
+  /** From now on each run writes when its calls ended: [calls + 1], ms since it began. */
+  profile(marks: Float64Array): void;
   logits(): ArrayBuffer;
   readValue(value: number, rows: number, out: Float32Array): void;
   writeValue(value: number, rows: number, data: Float32Array): void;

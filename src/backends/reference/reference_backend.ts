@@ -66,6 +66,7 @@ class ReferenceModel implements LoadedModel {
   private readonly weights: ReadonlyMap<ValueId, Weight>;
   private readonly kv: KvCache;
   private readonly logitData: Float32Array;
+  private marks: Float64Array | null = null;
 
   constructor(options: LoadOptions) {
     const { program, numBlocks, blockSize } = options;
@@ -87,7 +88,15 @@ class ReferenceModel implements LoadedModel {
   }
 
   run(step: StepInputs): void {
-    this.trace(step, () => {});
+    const startMs = performance.now();
+    this.trace(step, (index) => {
+      if (this.marks !== null) this.marks[index + 1] = performance.now() - startMs;
+    });
+  }
+
+  profile(): Float64Array {
+    this.marks = new Float64Array(this.program.calls.length + 1);
+    return this.marks;
   }
 
   trace(step: StepInputs, visit: (callIndex: number, outputs: readonly Float32Array[]) => void): void {
