@@ -30,6 +30,7 @@ export function planTable(plan: EnginePlan): string {
     ['max_model_len', String(plan.maxModelLen), reasons['maxModelLen'] ?? ''],
     ['max_num_seqs', String(plan.maxNumSeqs), reasons['maxNumSeqs'] ?? ''],
     ['max_num_batched_tokens', String(plan.maxNumBatchedTokens), reasons['maxNumBatchedTokens'] ?? ''],
+    ['target_itl_ms', plan.targetItlMs === 0 ? 'off' : String(plan.targetItlMs), reasons['targetItlMs'] ?? ''],
     ['KV blocks', `${plan.numBlocks} of ${plan.blockSize} tokens`, reasons['numBlocks'] ?? ''],
     ['prefix caching', plan.enablePrefixCaching ? 'on' : 'off', ''],
     ['chunked prefill', plan.enableChunkedPrefill ? 'on' : 'off', ''],

@@ -273,6 +273,15 @@ export const FLAGS = {
     group: 'scheduler',
     doc: 'Most prompt tokens one request gets per step; 0 = no limit.',
   },
+  targetItlMs: {
+    kind: 'float',
+    cli: '--target-itl-ms',
+    min: 0,
+    max: 3_600_000,
+    default: null,
+    group: 'scheduler',
+    doc: 'Longest a step that carries prefill should take while others decode, in ms: their inter-token latency. The token budget is learned from measured steps, and never below 32 prompt tokens. 0 = off. Default: 100; off without chunked prefill.',
+  },
   watermark: {
     kind: 'float',
     cli: '--watermark',

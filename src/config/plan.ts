@@ -23,6 +23,8 @@ export interface EnginePlan {
   readonly enableChunkedPrefill: boolean;
   readonly schedulingPolicy: 'fcfs' | 'priority';
   readonly longPrefillTokenThreshold: number;
+  /** Longest wished for a step with prefill while others decode, ms; 0 = no limit. */
+  readonly targetItlMs: number;
   /** Share of blocks kept free when admitting. */
   readonly watermark: number;
   readonly maxLogprobs: number;

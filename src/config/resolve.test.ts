@@ -68,6 +68,7 @@ const RESOLVED: readonly (readonly [string, Options, Partial<MachineFacts>, Part
       maxModelLen: 4096,
       maxNumSeqs: 128,
       maxNumBatchedTokens: 2048,
+      targetItlMs: 100,
       blockSize: 16,
     },
   ],
@@ -92,7 +93,13 @@ const RESOLVED: readonly (readonly [string, Options, Partial<MachineFacts>, Part
     { numBlocks: 14, maxNumBatchedTokens: 200 },
   ],
   ['sequences bounded by the batch', { maxNumBatchedTokens: 64 }, {}, { maxNumSeqs: 64 }],
-  ['without chunks a prompt fits in a step', { enableChunkedPrefill: false }, {}, { maxNumBatchedTokens: 4096 }],
+  [
+    'without chunks a prompt fits in a step',
+    { enableChunkedPrefill: false },
+    {},
+    { maxNumBatchedTokens: 4096, targetItlMs: 0 },
+  ],
+  ['a step may last as long as it likes', { targetItlMs: 0 }, {}, { targetItlMs: 0 }],
 ];
 
 describe('resolve', () => {
@@ -127,6 +134,7 @@ describe('resolve', () => {
       'maxModelLen',
       'maxNumSeqs',
       'maxNumBatchedTokens',
+      'targetItlMs',
       'numBlocks',
       'availableBytes',
     ]) {
@@ -163,6 +171,7 @@ describe('what does not fit is refused with a value that works', () => {
     ['weights beyond memory', {}, { totalMemoryBytes: 1.2 * GIB, availableMemoryBytes: 1 * GIB }],
     ['batch below sequences', { maxNumBatchedTokens: 8, maxNumSeqs: 9 }, {}],
     ['no chunks and a small batch', { enableChunkedPrefill: false, maxNumBatchedTokens: 1000 }, {}],
+    ['a target without chunks', { enableChunkedPrefill: false, targetItlMs: 50 }, {}],
     ['context beyond the positions', { maxModelLen: 5000 }, {}],
   ];
 

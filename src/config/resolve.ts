@@ -11,6 +11,8 @@ import { type EnginePlan, maxLogitRows } from './plan.ts';
 /** Defaults of vLLM's server on CPU (one rank). */
 const DEFAULT_MAX_NUM_SEQS = 128;
 const DEFAULT_MAX_NUM_BATCHED_TOKENS = 2048;
+/** docs/decisions/0008-budget-by-time.md */
+const DEFAULT_TARGET_ITL_MS = 100;
 /** Below this a model is of no use; what cannot hold it is refused. */
 const SMALLEST_CONTEXT = 16;
 
@@ -49,6 +51,7 @@ function workOut(config: EngineConfig, model: ModelFacts, machine: MachineFacts)
     enableChunkedPrefill: config.enableChunkedPrefill,
     schedulingPolicy: config.schedulingPolicy,
     longPrefillTokenThreshold: config.longPrefillTokenThreshold,
+    targetItlMs: resolveTargetItl(config, reasons),
     watermark: config.watermark,
     maxLogprobs: config.maxLogprobs,
     memory: {
@@ -338,6 +341,23 @@ function clampBatch(config: EngineConfig, lengths: Mutable<Lengths>, reasons: Re
       },
     );
   }
+}
+
+function resolveTargetItl(config: EngineConfig, reasons: Reasons): number {
+  const { targetItlMs, enableChunkedPrefill } = config;
+  if (!enableChunkedPrefill && targetItlMs !== null && targetItlMs > 0) {
+    throw new TokenmillError('flag_invalid', '--target-itl-ms splits prompts, which chunked prefill off forbids.', {
+      param: '--target-itl-ms',
+      remedy: 'Use --target-itl-ms 0 to switch it off, or leave chunked prefill on.',
+    });
+  }
+  reasons['targetItlMs'] =
+    targetItlMs !== null
+      ? '--target-itl-ms'
+      : enableChunkedPrefill
+        ? 'faster than people read; prompts wait for it while others decode'
+        : 'chunked prefill is off';
+  return targetItlMs ?? (enableChunkedPrefill ? DEFAULT_TARGET_ITL_MS : 0);
 }
 
 function resolveBlocks(config: EngineConfig, memory: MemorySum, lengths: Lengths, reasons: Reasons): number {

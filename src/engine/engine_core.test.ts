@@ -22,6 +22,7 @@ const CONFIG = {
   enableChunkedPrefill: true,
   schedulingPolicy: 'fcfs',
   longPrefillTokenThreshold: 0,
+  targetItlMs: 0,
   watermark: 0,
   vocabSize: FAKE_VOCAB,
 } as const;

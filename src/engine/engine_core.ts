@@ -7,7 +7,9 @@ import { type ErrorCode, type SerializedError, serializeError, TokenmillError } 
 import type { Executor, ExecutorOutput } from './executor.ts';
 import { maxSequenceTokens, type Schedule, Scheduler, type SchedulerConfig } from './scheduler.ts';
 import { Sequence } from './sequence.ts';
+import type { StepWork } from './step_cost.ts';
 import { checkStop } from './stop.ts';
+import { TokenBudget, type TokenBudgetConfig, type Upcoming } from './token_budget.ts';
 import type {
   EngineCommand,
   EngineRequest,
@@ -19,7 +21,7 @@ import type {
   TokenLogprobs,
 } from './types.ts';
 
-export interface EngineCoreConfig extends SchedulerConfig {
+export interface EngineCoreConfig extends SchedulerConfig, TokenBudgetConfig {
   readonly vocabSize: number;
 }
 
@@ -32,6 +34,7 @@ export class EngineCore {
   private readonly executor: Executor;
   private readonly clock: Clock;
   private readonly maxTokens: number;
+  private readonly budget: TokenBudget;
   private readonly sequences = new Map<string, Sequence>();
   private arrivals = 0;
   /** Answers that need no model: refusals, aborts, cache resets. The next step publishes them. */
@@ -44,6 +47,7 @@ export class EngineCore {
     this.clock = clock;
     this.scheduler = new Scheduler(config);
     this.maxTokens = maxSequenceTokens(config);
+    this.budget = new TokenBudget(config);
   }
 
   /** Takes one command; what it answers comes with the next step. False = shut down: nothing may be applied any more. */
@@ -72,7 +76,8 @@ export class EngineCore {
   /** One turn of the loop. An AssertionError from here means the engine is broken and must end. */
   step(): StepOutputs {
     const startMs = this.clock.now();
-    const schedule = this.scheduler.schedule();
+    const tokenBudget = this.budget.next(upcoming(this.scheduler.running));
+    const schedule = this.scheduler.schedule(tokenBudget);
     let promptTokens = 0;
     let generatedTokens = 0;
     let stepMs = 0;
@@ -82,6 +87,7 @@ export class EngineCore {
       const result = this.executor.collect();
       const endMs = this.clock.now();
       promptTokens = countPromptTokens(schedule);
+      this.budget.observe(countWork(schedule), endMs - startMs);
       generatedTokens = this.update(schedule, result, endMs);
       stepMs = endMs - startMs;
     }
@@ -95,6 +101,7 @@ export class EngineCore {
       preemptions: schedule.preempted.length,
       promptTokens,
       generatedTokens,
+      tokenBudget,
       stepMs,
     };
     const { outputs, resets } = this;
@@ -259,4 +266,33 @@ function countPromptTokens(schedule: Schedule): number {
     count += Math.max(0, end - tokensComputed);
   }
   return count;
+}
+
+function upcoming(running: readonly Sequence[]): Upcoming {
+  let decodeRows = 0;
+  let decodeAttended = 0;
+  let prefillStart = 0;
+  for (const { tokensKnown, tokensComputed } of running) {
+    if (tokensKnown - tokensComputed > 1) prefillStart = Math.max(prefillStart, tokensComputed);
+    else {
+      decodeRows++;
+      decodeAttended += tokensKnown;
+    }
+  }
+  return { decodeRows, decodeAttended, prefillStart };
+}
+
+/** Of a step whose results are not yet written into its sequences. */
+function countWork({ sequences, tokenCounts }: Schedule): StepWork {
+  let decodeRows = 0;
+  let prefillTokens = 0;
+  let attended = 0;
+  for (let i = 0; i < sequences.length; i++) {
+    const count = tokenCounts[i] as number;
+    const { tokensComputed } = sequences[i] as Sequence;
+    if (count === 1) decodeRows++;
+    else prefillTokens += count;
+    attended += count * (tokensComputed + (count + 1) / 2);
+  }
+  return { decodeRows, prefillTokens, attended };
 }

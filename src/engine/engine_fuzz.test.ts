@@ -1,8 +1,8 @@
 /** Random requests, aborts and tiny caches against the definition without blocks. A failure prints its seed. */
 import { describe, expect, test } from 'vitest';
 import { Rng } from '../base/rng.ts';
-import { EngineCore } from './engine_core.ts';
-import { maxSequenceTokens, type SchedulerConfig } from './scheduler.ts';
+import { EngineCore, type EngineCoreConfig } from './engine_core.ts';
+import { maxSequenceTokens } from './scheduler.ts';
 import {
   expectedTokens,
   FAKE_VOCAB,
@@ -19,11 +19,12 @@ interface Flight {
   aborted: boolean;
 }
 
-function randomConfig(rng: Rng): SchedulerConfig {
+function randomConfig(rng: Rng): EngineCoreConfig {
   const blockSize = rng.pick([1, 2, 4, 16]);
   const maxModelLen = rng.pick([24, 48, 96]);
   const enableChunkedPrefill = rng.next() < 0.8;
   return {
+    vocabSize: FAKE_VOCAB,
     blockSize,
     numBlocks: Math.ceil((maxModelLen * rng.pick([1, 1.3, 3])) / blockSize),
     maxModelLen,
@@ -33,6 +34,7 @@ function randomConfig(rng: Rng): SchedulerConfig {
     enableChunkedPrefill,
     schedulingPolicy: rng.pick(['fcfs', 'priority'] as const),
     longPrefillTokenThreshold: rng.pick([0, 0, 5]),
+    targetItlMs: enableChunkedPrefill ? rng.pick([0, 1, 40]) : 0,
     watermark: rng.pick([0, 0, 0.1]),
   };
 }
@@ -61,7 +63,7 @@ function randomRequest(rng: Rng, id: string, maxModelLen: number): EngineRequest
 class Fuzz {
   readonly counts = { arrivals: 0, aborts: 0, preemptions: 0, hits: 0 };
   private readonly rng: Rng;
-  private readonly config: SchedulerConfig;
+  private readonly config: EngineCoreConfig;
   private readonly core: EngineCore;
   private readonly flights = new Map<string, Flight>();
 
@@ -69,7 +71,7 @@ class Fuzz {
     this.rng = new Rng(seed);
     this.config = randomConfig(this.rng);
     const executor = new FakeExecutor(this.config.numBlocks, this.config.blockSize);
-    this.core = new EngineCore({ ...this.config, vocabSize: FAKE_VOCAB }, executor, testClock());
+    this.core = new EngineCore(this.config, executor, testClock());
   }
 
   run(arrivals: number): void {

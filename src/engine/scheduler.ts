@@ -104,7 +104,9 @@ export class Scheduler {
     sequence.status = 'finished';
   }
 
-  schedule(): Schedule {
+  /** @param budget tokens of this step, from 1 to maxNumBatchedTokens */
+  schedule(budget = this.config.maxNumBatchedTokens): Schedule {
+    assert(budget >= 1 && budget <= this.config.maxNumBatchedTokens, 'a step computes at least one token');
     const { out } = this;
     out.sequences.length = 0;
     out.tokenCounts.length = 0;
@@ -112,7 +114,7 @@ export class Scheduler {
     out.preempted.length = 0;
     out.prefixQueries = 0;
     out.prefixHits = 0;
-    this.tokensLeft = this.config.maxNumBatchedTokens;
+    this.tokensLeft = budget;
     this.rowsLeft = this.extraLogitRows;
     this.scheduleRunning();
     if (out.preempted.length === 0) this.scheduleWaiting();
@@ -124,7 +126,9 @@ export class Scheduler {
   private scheduleRunning(): void {
     for (let i = 0; i < this.running.length && this.tokensLeft > 0; i++) {
       const sequence = this.running[i] as Sequence;
-      const count = Math.min(this.wanted(sequence), this.tokensLeft);
+      // Nobody who runs goes without a token because of a prompt that was admitted earlier.
+      const later = this.running.length - 1 - i;
+      const count = Math.min(this.wanted(sequence), Math.max(1, this.tokensLeft - later));
       while (!this.blocks.allocate(sequence, sequence.tokensComputed + count)) {
         const victim = this.victim();
         if (this.preempt(victim) < i) i--;

@@ -4,18 +4,20 @@
  *
  *   1: a 0+8, b 0+4 -> a=17 | admit a b | preempt c | wait d | free 3
  *
- * is step 1: a computed 8 tokens from position 0, b 4; a got token 17 (`a=17.` when that was its last).
+ * is step 1: a computed 8 tokens from position 0, b 4; a got token 17 (`a=17.` when that was its last). After a `cost` line
+ * (ms a step, a decode row, a prefill token, a position attended to) steps take time, which is shown, and tokens are not;
+ * `gap` tells the longest time between two tokens of one request since the last `gap`.
  */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import { EngineCore } from './engine_core.ts';
-import type { SchedulerConfig } from './scheduler.ts';
-import { FAKE_VOCAB, FakeExecutor, makePrompt, makeRequest, testClock } from './testdata/fake_executor.ts';
+import { EngineCore, type EngineCoreConfig } from './engine_core.ts';
+import { FAKE_VOCAB, type FakeCosts, makePrompt, makeRequest, TimedExecutor } from './testdata/fake_executor.ts';
 import type { StepOutputs } from './types.ts';
 
 const FOLDER = new URL('./testdata/', import.meta.url);
 
-const DEFAULTS: SchedulerConfig = {
+const DEFAULTS: EngineCoreConfig = {
+  vocabSize: FAKE_VOCAB,
   blockSize: 4,
   numBlocks: 64,
   maxModelLen: 256,
@@ -25,12 +27,17 @@ const DEFAULTS: SchedulerConfig = {
   enableChunkedPrefill: true,
   schedulingPolicy: 'fcfs',
   longPrefillTokenThreshold: 0,
+  targetItlMs: 0,
   watermark: 0,
 };
 
 class Scenario {
-  private executor = new FakeExecutor(DEFAULTS.numBlocks, DEFAULTS.blockSize);
-  private core = new EngineCore({ ...DEFAULTS, vocabSize: FAKE_VOCAB }, this.executor, testClock());
+  private executor = new TimedExecutor(DEFAULTS.numBlocks, DEFAULTS.blockSize);
+  private core = new EngineCore(DEFAULTS, this.executor, this.executor.clock);
+  private costs: FakeCosts | null = null;
+  /** Per request: when it got its last token. */
+  private readonly lastTokenMs = new Map<string, number>();
+  private longestGapMs = 0;
   private readonly prompts = new Map<string, Int32Array>();
   private steps = 0;
   private resets = 0;
@@ -41,6 +48,8 @@ class Scenario {
     const options = Object.fromEntries(named);
     const plain = words.filter((w) => !w.includes('='));
     if (command === 'config') return this.configure(options);
+    if (command === 'cost') return this.setCosts(options);
+    if (command === 'gap') return this.gap();
     if (command === 'add') return this.add(plain[0] as string, options);
     if (command === 'abort') this.core.apply({ kind: 'abort', ids: plain });
     else if (command === 'reset') this.core.apply({ kind: 'reset_prefix_cache', token: this.resets++ });
@@ -54,10 +63,33 @@ class Scenario {
     const parse = (text: string) => (/^(true|false|[\d.]+)$/.test(text) ? JSON.parse(text) : text);
     const given = Object.fromEntries(Object.entries(options).map(([key, value]) => [key, parse(value)]));
     for (const key of Object.keys(given)) if (!(key in DEFAULTS)) throw new Error(`unknown config key ${key}`);
-    const config = { ...DEFAULTS, ...given, vocabSize: FAKE_VOCAB };
-    this.executor = new FakeExecutor(config.numBlocks, config.blockSize);
-    this.core = new EngineCore(config, this.executor, testClock());
+    const config = { ...DEFAULTS, ...given };
+    this.executor = new TimedExecutor(config.numBlocks, config.blockSize);
+    if (this.costs !== null) this.executor.costs = this.costs;
+    this.core = new EngineCore(config, this.executor, this.executor.clock);
+    this.lastTokenMs.clear();
     return [];
+  }
+
+  private setCosts(options: Record<string, string>): string[] {
+    const cost = (name: string) => Number(options[name] ?? 0);
+    this.costs = { step: cost('step'), row: cost('row'), token: cost('token'), position: cost('position') };
+    this.executor.costs = this.costs;
+    return [];
+  }
+
+  private gap(): string[] {
+    const longest = this.longestGapMs;
+    this.longestGapMs = 0;
+    return [`longest ${longest.toFixed(0)} ms`];
+  }
+
+  private countGaps(outputs: StepOutputs['outputs']): void {
+    for (const { id, timing } of outputs) {
+      const before = this.lastTokenMs.get(id);
+      if (before !== undefined) this.longestGapMs = Math.max(this.longestGapMs, timing.lastTokenMs - before);
+      this.lastTokenMs.set(id, timing.lastTokenMs);
+    }
   }
 
   private add(id: string, options: Record<string, string>): string[] {
@@ -93,7 +125,9 @@ class Scenario {
     const admitted = work.filter((w) => !ran.has(w.id)).map((w) => w.id);
     const there = new Set([...scheduler.running.map((s) => s.id), ...outputs.map((o) => o.id)]);
     const preempted = [...ran].filter((id) => !there.has(id));
-    const parts = [work.map((w) => `${w.id} ${w.start}+${w.count}`).join(', ') + results(outputs)];
+    this.countGaps(outputs);
+    const computed = work.map((w) => `${w.id} ${w.start}+${w.count}`).join(', ');
+    const parts = [this.costs === null ? computed + results(outputs) : `${computed} | ${stats.stepMs.toFixed(0)} ms`];
     if (admitted.length > 0) parts.push(`admit ${admitted.join(' ')}`);
     if (preempted.length > 0) parts.push(`preempt ${preempted.join(' ')}`);
     if (preempted.length !== stats.preemptions) parts.push(`preemptions ${stats.preemptions}`);

@@ -47,8 +47,17 @@ export interface SimulationResult {
   readonly largestBatch: number;
 }
 
-/** Virtual time, so that a simulation never depends on the machine's. */
-const STILL: Clock = { now: () => 0 };
+/** Virtual time in which steps take anything from no time to long, so that a budget by time takes every value. */
+function unsteadyClock(seed: number): Clock {
+  const rng = new Rng(seed);
+  let ms = 0;
+  return {
+    now: () => {
+      ms += rng.next() < 0.1 ? 1000 * rng.next() : rng.int(0, 10);
+      return ms;
+    },
+  };
+}
 
 export function randomSimulation(seed: number, limits: SimulationLimits): Simulation {
   const rng = new Rng(seed);
@@ -76,6 +85,7 @@ function randomConfig(rng: Rng, limits: SimulationLimits): EngineCoreConfig {
     enableChunkedPrefill,
     schedulingPolicy: rng.pick(['fcfs', 'priority'] as const),
     longPrefillTokenThreshold: rng.pick([0, 0, 0, 9]),
+    targetItlMs: enableChunkedPrefill ? rng.pick([0, 10, 100]) : 0,
     watermark: rng.pick([0, 0, 0.1]),
   };
 }
@@ -136,7 +146,7 @@ function randomSampling(rng: Rng, { vocabSize, maxModelLen }: SimulationLimits):
  * The executor must have been made for `simulation.config`.
  */
 export function simulate(simulation: Simulation, executor: Executor): SimulationResult {
-  const core = new EngineCore(simulation.config, executor, STILL);
+  const core = new EngineCore(simulation.config, executor, unsteadyClock(simulation.seed));
   const transcripts = new Map<string, Transcript>();
   const totals = { steps: 0, preemptions: 0, prefixHits: 0, largestBatch: 0 };
   for (const { request } of simulation.arrivals) {
@@ -182,6 +192,7 @@ export function aloneSimulation(request: EngineRequest, limits: SimulationLimits
       enableChunkedPrefill: true,
       schedulingPolicy: 'fcfs',
       longPrefillTokenThreshold: 0,
+      targetItlMs: 0,
       watermark: 0,
     },
     arrivals: [{ request, step: 0, abortAfter: null }],

@@ -82,7 +82,7 @@ export interface RequestTiming {
 
 /**
  * Small record of engine state, sent with every step. Plain numbers: the registry lives on the main thread.
- * The first three are gauges after the step; all others count this step alone, so a counter adds them up.
+ * The first three are gauges after the step, the token budget one of it; all others count this step alone, so a counter adds them up.
  */
 export interface EngineStats {
   readonly numRunning: number;
@@ -96,6 +96,8 @@ export interface EngineStats {
   /** Prompt tokens computed (cached ones excluded) and tokens generated in this step. */
   readonly promptTokens: number;
   readonly generatedTokens: number;
+  /** Most tokens the step might have computed. */
+  readonly tokenBudget: number;
   /** 0 when the step only published and ran no model. */
   readonly stepMs: number;
 }

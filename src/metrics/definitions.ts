@@ -247,6 +247,12 @@ export const METRICS = {
     buckets: 'engine_step',
     help: 'Duration of engine steps that ran the model.',
   },
+  'tokenmill:step_token_budget': {
+    type: 'gauge',
+    unit: 'tokens',
+    labels: ENGINE,
+    help: 'Most tokens the last step might compute: --max-num-batched-tokens, or what --target-itl-ms leaves of it.',
+  },
   'tokenmill:http_requests_in_flight': {
     type: 'gauge',
     unit: 'requests',

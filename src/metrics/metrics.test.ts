@@ -16,6 +16,7 @@ const step = {
   preemptions: 0,
   promptTokens: 0,
   generatedTokens: 0,
+  tokenBudget: 2048,
   stepMs: 0,
 };
 

@@ -12,6 +12,7 @@ export interface StepNumbers {
   readonly preemptions: number;
   readonly promptTokens: number;
   readonly generatedTokens: number;
+  readonly tokenBudget: number;
   readonly stepMs: number;
 }
 
@@ -100,6 +101,7 @@ export class EngineMetrics {
     const tokens = step.promptTokens + step.generatedTokens;
     if (tokens > 0) w.iterationTokens(tokens);
     w.tokens(step.generatedTokens);
+    w.tokenBudget(step.tokenBudget);
     if (step.stepMs > 0) w.stepSeconds(step.stepMs / 1000);
   }
 
@@ -138,6 +140,7 @@ function bind(r: MetricsRegistry) {
     generationTokens: r.counter('vllm:generation_tokens_total'),
     tokens: r.counter('vllm:tokens_total'),
     iterationTokens: r.observer('vllm:iteration_tokens_total'),
+    tokenBudget: r.gauge('tokenmill:step_token_budget'),
     stepSeconds: r.observer('tokenmill:engine_step_seconds'),
     ttft: r.observer('vllm:time_to_first_token_seconds'),
     itl: r.observer('vllm:inter_token_latency_seconds'),

@@ -84,6 +84,31 @@ export class FakeExecutor implements Executor {
   }
 }
 
+/** Milliseconds of a step: per step, per sequence that computes one token, per other token, per position attended to. */
+export interface FakeCosts {
+  readonly step: number;
+  readonly row: number;
+  readonly token: number;
+  readonly position: number;
+}
+
+/** Its steps take virtual time. */
+export class TimedExecutor extends FakeExecutor {
+  readonly clock: Clock = { now: () => this.ms };
+  costs: FakeCosts = { step: 1, row: 0, token: 0, position: 0 };
+  private ms = 0;
+
+  override collect(): ExecutorOutput {
+    const output = super.collect();
+    const { step, row, token, position } = this.costs;
+    this.ms += step;
+    for (const { start, count } of this.steps.at(-1) ?? []) {
+      this.ms += (count === 1 ? row : token * count) + position * count * (start + (count + 1) / 2);
+    }
+    return output;
+  }
+}
+
 function idOf(sequence: ScheduledSequence): string {
   return (sequence as ScheduledSequence & { readonly id: string }).id;
 }
