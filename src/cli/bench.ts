@@ -21,6 +21,10 @@ const BENCHES: Readonly<Record<string, { readonly doc: string; readonly load: ()
     doc: 'One by one, static batches, continuous batching, shared prefix: the same requests.',
     load: async () => (await import('./bench/modes.ts')).benchModes,
   },
+  stall: {
+    doc: 'How long streams wait while a long prompt arrives, with and without --target-itl-ms.',
+    load: async () => (await import('./bench/stall.ts')).benchStall,
+  },
   kernels: {
     doc: "Each op at a model's sizes, against the measured roof of the machine.",
     load: async () => (await import('./bench/kernels.ts')).benchKernels,

@@ -9,6 +9,7 @@ import { parseEngineBench, randomPrompt } from './engine_run.ts';
 import { LATENCY_FLAGS, measureLatency } from './latency.ts';
 import { benchMakeModel } from './make_model.ts';
 import { formatModes, makeModesWork, measureModes } from './modes.ts';
+import { measureStall } from './stall.ts';
 import { measureThroughput } from './throughput.ts';
 
 let folder: string;
@@ -55,6 +56,15 @@ describe('offline benchmarks', () => {
     }));
     const result = await measureThroughput(llm, works, () => {});
     expect(result).toMatchObject({ requests: 3, promptTokens: 30, outputTokens: 18, cachedTokens: 0 });
+  });
+
+  it('stall: every token of every stream is counted once, beside the first token of each prompt', async () => {
+    const work = { streams: 3, streamInputLen: 4, inputLen: 40, quietTokens: 2, arrivals: 2 };
+    const { quietMs, busyMs, ttftMs } = await measureStall(llm, work, new Rng(1));
+    expect(ttftMs).toHaveLength(2);
+    expect(quietMs.length).toBeGreaterThanOrEqual(3 * 4 - 3);
+    expect(busyMs.length).toBeGreaterThanOrEqual(2 * 3);
+    expect(Math.min(...quietMs, ...busyMs)).toBeGreaterThanOrEqual(0);
   });
 
   it('modes: the same work in each, cached tokens in the last only', async () => {
