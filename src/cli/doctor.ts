@@ -3,6 +3,7 @@ import { constants } from 'node:fs';
 import { access, mkdir, statfs } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { type CpuMeasurements, cpuMeasurements } from '../backends/cpu/cpu_backend.ts';
+import { version } from '../base/package_root.ts';
 import { parseCommandLine } from '../config/command_line.ts';
 import { FLAGS } from '../config/flags.ts';
 import { formatBytes } from '../config/format.ts';
@@ -13,7 +14,6 @@ import { createBackend } from '../executor/backends.ts';
 import { hubSettings } from '../hub/hub_settings.ts';
 import { findProblems } from './doctor_problems.ts';
 import { alignColumns } from './plan_text.ts';
-import { version } from './version.ts';
 
 const DOCTOR_FLAGS = {
   threads: { ...FLAGS.threads, group: 'own' },

@@ -2,7 +2,7 @@
 /** `tokenmill <command>`: dispatch, and one way to print errors. Commands are imported when called: help starts at once. */
 import { TokenmillError } from '../base/errors.ts';
 import { nearestName } from '../base/nearest.ts';
-import { version } from './version.ts';
+import { version } from '../base/package_root.ts';
 
 type Command = (args: readonly string[]) => Promise<number>;
 

@@ -1,4 +1,6 @@
 /** `tokenmill serve`: load, listen, drain. */
+
+import { version } from '../base/package_root.ts';
 import type { LLMEngine } from '../client/llm_engine.ts';
 import { loadEngine } from '../client/load_engine.ts';
 import type { EngineConfig } from '../config/flags.ts';
@@ -8,7 +10,6 @@ import { progressLine } from './bench/progress.ts';
 import { parseEngineArgs } from './engine_args.ts';
 import { loadProgress } from './load_progress.ts';
 import { planLine } from './plan_text.ts';
-import { version } from './version.ts';
 
 const USAGE = [
   'Usage: tokenmill serve [model] [flags]',

@@ -1,7 +1,7 @@
 /** From what the user calls a model to a folder with its files, by the flags. */
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { packageRoot } from '../base/package_root.ts';
 import { EMBEDDED_MODEL, type EngineConfig } from '../config/flags.ts';
 import type { DownloadProgress } from '../hub/hub_settings.ts';
 import type { ResolvedModel } from '../hub/resolve_model.ts';
@@ -16,13 +16,10 @@ export interface SourceOptions {
 
 type SourceFlags = Pick<EngineConfig, 'downloadDir' | 'hfToken' | 'offline' | 'ignorePatterns'>;
 
-/** `models/` of the package; src/client and dist/client lie equally deep. */
-const PACKAGED_MODELS = fileURLToPath(new URL('../../models/', import.meta.url));
-
 /** Throws `model_files_missing`, `download_failed`, `offline`, `disk_full`. */
 export async function locateModel(name: string, flags: SourceFlags, options: SourceOptions): Promise<ResolvedModel> {
   // What is on disk needs no hub, and importing its HTTP client takes longer than loading the embedded model.
-  const folder = name === EMBEDDED_MODEL && !existsSync(name) ? join(PACKAGED_MODELS, name) : resolve(name);
+  const folder = name === EMBEDDED_MODEL && !existsSync(name) ? join(packageRoot(), 'models', name) : resolve(name);
   if (existsSync(join(folder, 'config.json'))) return { path: folder, revision: null, source: 'folder' };
   const { resolveModel } = await import('../hub/resolve_model.ts');
   return resolveModel(name, {

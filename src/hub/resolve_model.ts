@@ -2,9 +2,9 @@ import { existsSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { TokenmillError } from '../base/errors.ts';
 import { nearestName } from '../base/nearest.ts';
+import { packageRoot } from '../base/package_root.ts';
 import { cachedModels, exists, RepoCache, sizeOf } from './cache.ts';
 import { type DiskAccess, downloadFiles, realDisk } from './download.ts';
 import { HubClient, HubUnreachable, type RepoFile } from './hub_client.ts';
@@ -85,18 +85,6 @@ async function localFolder(id: string): Promise<string | null> {
   if ((EMBEDDED_MODELS as readonly string[]).includes(id)) return join(packageRoot(), 'models', id);
   if (!isAbsolute(path) && !/^\.{1,2}(?:$|[/\\])/.test(path)) return null;
   throw new TokenmillError('model_files_missing', `The folder ${path} does not exist.`);
-}
-
-/** The folder with package.json, from `src/` as well as from `dist/`. */
-export function packageRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, 'package.json'))) {
-    const parent = dirname(folder);
-    if (parent === folder)
-      throw new TokenmillError('model_files_missing', 'The installation has no package.json; install tokenmill again.');
-    folder = parent;
-  }
-  return folder;
 }
 
 async function checkFolder(folder: string, id: string): Promise<string> {

@@ -7,9 +7,9 @@ import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'no
 import { createRequire } from 'node:module';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { AssertionError } from '../../base/assert.ts';
 import { ERRORS, type ErrorCode, TokenmillError } from '../../base/errors.ts';
+import { packageRoot } from '../../base/package_root.ts';
 import type { KvDType, WeightDType } from '../backend.ts';
 
 export interface NativeTensor {
@@ -111,8 +111,6 @@ export interface NativeBinding {
 }
 
 const require = createRequire(import.meta.url);
-const PACKAGE_ROOT = fileURLToPath(new URL('../../../', import.meta.url));
-const LOCAL_BUILD = join(PACKAGE_ROOT, 'build', 'Release', 'tokenmill.node');
 
 /** Literal names, so that bundlers see them. */
 const PLATFORM_PACKAGES: Readonly<Record<string, () => string>> = {
@@ -133,7 +131,8 @@ function open(explicit: string | undefined): NativeBinding {
     if (!existsSync(explicit)) throw missing(`TOKENMILL_NATIVE names ${explicit}, which does not exist.`);
     return requireTried(explicit);
   }
-  if (existsSync(LOCAL_BUILD)) return requireBinary(LOCAL_BUILD);
+  const localBuild = join(packageRoot(), 'build', 'Release', 'tokenmill.node');
+  if (existsSync(localBuild)) return requireBinary(localBuild);
   const packaged = findPackage();
   if (packaged !== null) return requireTried(packaged);
   throw missing(`There is no native binary for ${platformName()}.`);
@@ -156,7 +155,7 @@ function findPackage(): string | null {
 function missing(cause: string): TokenmillError {
   const name = platformName();
   const known = name in PLATFORM_PACKAGES;
-  const remedy = existsSync(join(PACKAGE_ROOT, 'native', 'build.mjs'))
+  const remedy = existsSync(join(packageRoot(), 'native', 'build.mjs'))
     ? 'Build it with `node native/build.mjs` (needs cmake and a C++ compiler), or use --backend reference.'
     : known
       ? `Install it with \`npm install @tokenmill/cpu-${name}\` (npm leaves it out under --omit=optional), or use --backend reference.`
