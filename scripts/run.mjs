@@ -4,9 +4,9 @@
  */
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { ROOT, setupOrExit } from './setup.mjs';
+import { BUNDLE, setupOrExit } from './setup.mjs';
 
 await setupOrExit();
-const main = join(ROOT, 'dist', 'cli', 'main.js');
+const main = join(BUNDLE, 'main.js');
 process.argv[1] = main;
 await import(pathToFileURL(main).href);

@@ -1,5 +1,5 @@
 /**
- * What a clone needs before anything of it can run: packages, compiled TypeScript, native kernels. Does only what is
+ * What a clone needs before anything of it can run: packages, compiled and bundled TypeScript, native kernels. Does only what is
  * missing, and finds out in milliseconds that nothing is. Plain JavaScript without dependencies: nothing is installed yet.
  *
  *   node scripts/setup.mjs          bring everything up to date
@@ -13,6 +13,8 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 
 export const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const STAMPS = join(ROOT, '.cache', 'setup');
+/** What `npm start` and `npm run tokenmill` run; see bundle.mjs. */
+export const BUNDLE = join(ROOT, '.cache', 'bundle');
 
 /** A stage that cannot go on; the message says the cause and the cure. */
 export class SetupError extends Error {}
@@ -110,11 +112,13 @@ const sourceFiles = () => [
   join(ROOT, 'tsconfig.json'),
   join(ROOT, 'tsconfig.build.json'),
   join(ROOT, 'package-lock.json'),
+  join(ROOT, 'scripts', 'bundle.mjs'),
 ];
 
 function typescriptCurrent() {
   return (
     existsSync(join(ROOT, 'dist', 'cli', 'main.js')) &&
+    existsSync(join(BUNDLE, 'main.js')) &&
     readStamp('typescript')?.fingerprint === fingerprint(sourceFiles())
   );
 }
@@ -134,6 +138,8 @@ async function buildTypescript() {
   const result = await run(process.execPath, [tsc, '-p', 'tsconfig.build.json']);
   removeStaleOutputs();
   if (result.code !== 0) throw new SetupError(`${result.output.trim()}\n\nThe TypeScript sources do not compile.`);
+  const bundled = await run(process.execPath, [join('scripts', 'bundle.mjs')]);
+  if (bundled.code !== 0) throw new SetupError(`${bundled.output.trim()}\n\nThe compiled sources were not bundled.`);
   writeStamp('typescript', { fingerprint: before });
 }
 
