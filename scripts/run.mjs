@@ -3,10 +3,10 @@
  * In this same process: a second one would cost a tenth of a second and stand between the terminal and its signals.
  */
 import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
+import { runCached } from './code_cache.mjs';
 import { BUNDLE, setupOrExit } from './setup.mjs';
 
 await setupOrExit();
 const main = join(BUNDLE, 'main.js');
 process.argv[1] = main;
-await import(pathToFileURL(main).href);
+runCached(main);

@@ -142,4 +142,4 @@ function isEngineData(data: unknown): data is EngineThreadData {
   return data !== null && typeof data === 'object' && (data as { kind?: unknown }).kind === 'tokenmill-engine';
 }
 
-if (!isMainThread && isEngineData(workerData)) await runThread(workerData);
+if (!isMainThread && isEngineData(workerData)) void runThread(workerData);
