@@ -1,4 +1,5 @@
 /** `tokenmill serve`: load, listen, drain. */
+import { setImmediate } from 'node:timers/promises';
 
 import { version } from '../base/package_root.ts';
 import type { LLMEngine } from '../client/llm_engine.ts';
@@ -37,10 +38,13 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   const tls = tlsConfigOf(config);
   if (tls !== null) readTls(tls);
   const line = progressLine(process.stderr);
-  // The server's libraries are imported while the engine's thread loads the weights.
+  const loading = loadEngine(config, loadProgress(line)).finally(() => line.clear());
+  loading.catch(() => {});
+  // By then the engine's thread has been started, which loads the weights while the server's libraries are imported.
+  await setImmediate();
   const serverModules = Promise.all([import('../server/index.ts'), import('pino')]);
   serverModules.catch(() => {});
-  const llm = await loadEngine(config, loadProgress(line)).finally(() => line.clear());
+  const llm = await loading;
   const [{ createServer, onTermination, openBindingWarning, serverConfigOf }, { pino }] = await serverModules;
   const log = pino({ level: config.logLevel, base: null, timestamp: pino.stdTimeFunctions.isoTime });
   for (const note of notes) log.warn(note);

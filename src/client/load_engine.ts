@@ -12,6 +12,7 @@ import type { LoadedEngine, LoadProgress } from './engine_thread.ts';
 import { LLMEngine } from './llm_engine.ts';
 import { type DownloadProgress, locateModel } from './model_source.ts';
 import type { SamplingParams } from './sampling_params.ts';
+import { ThreadClient } from './thread_client.ts';
 
 export interface LoadEngineOptions {
   /** Run the engine on the calling thread, which is then busy during every step. For tests and scripts. */
@@ -87,7 +88,6 @@ async function startClient(
     const client = new InProcessClient(engine.core, { stuckLimitS: config.stuckLimit, onClose: () => engine.close() });
     return { client, loaded: engine.loaded };
   }
-  const { ThreadClient } = await import('./thread_client.ts');
   const client = await ThreadClient.start({ load, onProgress });
   return { client, loaded: client.loaded };
 }

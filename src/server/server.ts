@@ -6,7 +6,6 @@ import type { Socket } from 'node:net';
 import cors from '@fastify/cors';
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyServerOptions } from 'fastify';
 import { type Logger, pino } from 'pino';
-import type { ZodType } from 'zod';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { TokenmillError } from '../base/errors.ts';
 import type { AsyncLLM } from '../client/async_llm.ts';
@@ -20,15 +19,15 @@ import { DEFAULT_SERVER_CONFIG, type ServerConfig } from './config.ts';
 import { type ServerContext, unknownFieldWarner } from './context.ts';
 import { drain } from './drain.ts';
 import { errorBody, toHttpError } from './http_errors.ts';
-import { coerceLax } from './lax.ts';
 import { type ListenAddress, listen } from './listen.ts';
 import { registerOpenApi } from './openapi.ts';
 import { clientId, randomId } from './request_id.ts';
 import { normalRootPath, withoutRootPath } from './root_path.ts';
 import { registerRoutes } from './routes.ts';
+import { SCHEMA_CONTROLLER } from './schema_controller.ts';
 import { startStatsLog } from './stats_log.ts';
 import { readTls, refuseBadCertificates, watchTls } from './tls.ts';
-import { checkBodySize, mediaTypeError, schemaError } from './validation.ts';
+import { checkBodySize, mediaTypeError } from './validation.ts';
 
 /** How long last answers get to reach their clients once the server closes. */
 const CLOSE_GRACE_MS = 500;
@@ -92,11 +91,6 @@ function parseBodies(app: FastifyInstance, config: ServerConfig): void {
   app.addContentTypeParser('*', async () => {
     throw mediaTypeError("'application/json'");
   });
-  app.setValidatorCompiler<ZodType>(({ schema }) => (data: unknown) => {
-    const result = schema.safeParse(coerceLax(schema, data));
-    return result.success ? { value: result.data } : { error: schemaError(result.error.issues, data) };
-  });
-  app.setSerializerCompiler(() => (data) => JSON.stringify(data));
   // As vLLM writes it; JSON is UTF-8 by definition.
   app.addHook('onSend', async (_request, reply, payload) => {
     if (reply.getHeader('content-type') === 'application/json; charset=utf-8')
@@ -177,6 +171,7 @@ function newApp(config: ServerConfig, log: Logger): { readonly app: FastifyInsta
   const rewriteUrl = withoutRootPath(config.rootPath);
   const common: FastifyServerOptions = {
     logger: false,
+    schemaController: SCHEMA_CONTROLLER,
     genReqId: (raw) => clientId(raw.headers['x-request-id']) ?? randomId(),
     // Our own reader has the limit; fastify's would answer before it can be counted.
     bodyLimit: Number.MAX_SAFE_INTEGER,
@@ -219,7 +214,7 @@ export async function createServer(
   answerErrors(app, context);
   await allowOrigins(app, config);
   guard(app, config);
-  await registerOpenApi(app, context);
+  registerOpenApi(app, context);
   registerRoutes(app, context);
   const stops = [stop];
   if (!config.disableLogStats) {

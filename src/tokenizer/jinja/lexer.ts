@@ -21,6 +21,9 @@ export interface Token {
 }
 
 const OPERATORS = ['//', '**', '==', '!=', '>=', '<=', ...'+-/*%~[](){}><=.:|,;'];
+/** Names as most templates have them; compiling the pattern of all letters takes longer than reading a template. */
+const ASCII_NAME = /[A-Za-z_]\w*(?![\w\u0080-\uffff])/y;
+const ASCII_SYMBOL = /[!-/:-@[-^`{-~]/;
 const NAME = /[\p{L}\p{Nl}_][\p{L}\p{Nl}\p{Mn}\p{Mc}\p{Nd}\p{Pc}]*/uy;
 const NUMBER =
   /0[bB](?:_?[01])+|0[oO](?:_?[0-7])+|0[xX](?:_?[\da-fA-F])+|\d+(?:_\d+)*(?:\.\d+(?:_\d+)*)?(?:[eE][+-]?\d+(?:_\d+)*)?/y;
@@ -160,11 +163,10 @@ class Lexer {
   }
 
   private nameOrOperator(char: string, brackets: string[]): void {
-    NAME.lastIndex = this.at;
-    const name = NAME.exec(this.source);
-    if (name) {
-      this.add('name', name[0]);
-      this.at = NAME.lastIndex;
+    const name = ASCII_SYMBOL.test(char) ? null : (this.match(ASCII_NAME) ?? this.match(NAME));
+    if (name !== null) {
+      this.add('name', name);
+      this.at += name.length;
       return;
     }
     const op = OPERATORS.find((candidate) => this.source.startsWith(candidate, this.at));
@@ -173,6 +175,11 @@ class Lexer {
     else if (')]}'.includes(op) && brackets.pop() !== op) throw this.error(`unexpected '${op}'`, this.at);
     this.add('op', op);
     this.at += op.length;
+  }
+
+  private match(pattern: RegExp): string | null {
+    pattern.lastIndex = this.at;
+    return pattern.exec(this.source)?.[0] ?? null;
   }
 
   private number(): void {
