@@ -118,6 +118,14 @@ test('strftime_now takes the clock it is given', () => {
   ).toBe('2026-03-05 05 Mar 2026 5 March Thursday 07:08:09 07 AM 064 26');
 });
 
+test('names may have letters of any script', () => {
+  expect(
+    new Template('{% set naïve = 1 %}{% set né_2e = 2 %}{% set 名 = 3 %}{{ [naïve, né_2e, 名] }}').render({}),
+  ).toBe('[1, 2, 3]');
+  for (const source of ['{{ a§ }}', '{{ a ! b }}', '{{ ² }}'])
+    expect(() => new Template(source)).toThrow('unexpected char');
+});
+
 test('the generation tag of transformers renders its body', () => {
   expect(new Template('a{% generation %}{{ x }}{% endgeneration %}b').render({ x: 1 })).toBe('a1b');
 });
