@@ -29,6 +29,10 @@ const BENCHES: Readonly<Record<string, { readonly doc: string; readonly load: ()
     doc: "Each op at a model's sizes, against the measured roof of the machine.",
     load: async () => (await import('./bench/kernels.ts')).benchKernels,
   },
+  steps: {
+    doc: 'Where the time of whole steps goes: each op, and what lies outside kernels.',
+    load: async () => (await import('./bench/steps.ts')).benchSteps,
+  },
   'make-model': {
     doc: 'A model of a known shape with random weights.',
     load: async () => (await import('./bench/make_model.ts')).benchMakeModel,

@@ -1,9 +1,10 @@
 /** `tokenmill serve`: load, listen, drain. */
 import { setImmediate } from 'node:timers/promises';
-
+import type { Logger } from 'pino';
 import { version } from '../base/package_root.ts';
 import type { LLMEngine } from '../client/llm_engine.ts';
 import { loadEngine } from '../client/load_engine.ts';
+import type { Notice } from '../client/step_profile.ts';
 import type { EngineConfig } from '../config/flags.ts';
 import { checkAddress } from '../server/listen.ts';
 import { readTls, tlsConfigOf } from '../server/tls.ts';
@@ -38,7 +39,9 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   const tls = tlsConfigOf(config);
   if (tls !== null) readTls(tls);
   const line = progressLine(process.stderr);
-  const loading = loadEngine(config, loadProgress(line)).finally(() => line.clear());
+  let noticeLog: Logger | null = null;
+  const onNotice = ({ level, text }: Notice): void => noticeLog?.[level](text);
+  const loading = loadEngine(config, { ...loadProgress(line), onNotice }).finally(() => line.clear());
   loading.catch(() => {});
   // By then the engine's thread has been started, which loads the weights while the server's libraries are imported.
   await setImmediate();
@@ -47,6 +50,7 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   const llm = await loading;
   const [{ createServer, onTermination, openBindingWarning, serverConfigOf }, { pino }] = await serverModules;
   const log = pino({ level: config.logLevel, base: null, timestamp: pino.stdTimeFunctions.isoTime });
+  noticeLog = log;
   for (const note of notes) log.warn(note);
   const server = await createServer(llm, serverConfigOf(config, { version: version(), logger: log }));
   const url = await server.listen(address);

@@ -74,7 +74,7 @@ const tokens = (outputs: readonly RequestOutput[]): number[] => outputs.flatMap(
 
 const starts: Readonly<Record<string, () => Promise<EngineClient>>> = {
   'in-process': async () => {
-    const engine = await wireEngine(LOAD, () => {});
+    const engine = await wireEngine(LOAD);
     return new InProcessClient(engine.core, { stuckLimitS: 60, onClose: () => engine.close() });
   },
   // The thread runs the built files: `npm test` has brought them up to date.

@@ -5,6 +5,7 @@
 import { isMainThread, type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { systemClock } from '../base/clock.ts';
 import { type SerializedError, serializeError } from '../base/errors.ts';
+import { NO_SPANS, type Spans } from '../base/spans.ts';
 import type { EngineConfig } from '../config/flags.ts';
 import { inspectMachine } from '../config/machine.ts';
 import type { EnginePlan } from '../config/plan.ts';
@@ -15,6 +16,7 @@ import { createBackend } from '../executor/backends.ts';
 import { type GenerationDefaults, inspectGeneration } from '../executor/generation_defaults.ts';
 import { inspectModel, loadExecutor } from '../executor/load.ts';
 import { Heartbeat } from './heartbeat.ts';
+import { checkProfilePath, type Notice, StepProfile } from './step_profile.ts';
 
 export interface LoadRequest {
   readonly config: EngineConfig;
@@ -47,6 +49,7 @@ export interface LoadedEngine {
 export type EngineThreadMessage =
   | { readonly kind: 'progress'; readonly progress: LoadProgress }
   | { readonly kind: 'loaded'; readonly loaded: LoadedEngine }
+  | { readonly kind: 'notice'; readonly notice: Notice }
   | { readonly kind: 'step'; readonly outputs: StepOutputs }
   | { readonly kind: 'fatal'; readonly error: SerializedError };
 
@@ -62,16 +65,28 @@ export interface EngineThreadData {
 export interface WiredEngine {
   readonly core: EngineCore;
   readonly loaded: LoadedEngine;
+  /** Is told what the loop does beside the core's steps. */
+  readonly spans: Spans;
+  /** To be called after each step. */
+  poll(): void;
   /** Frees native memory. */
   close(): void;
+}
+
+export interface WireCallbacks {
+  readonly onProgress?: (progress: LoadProgress) => void;
+  readonly onNotice?: (notice: Notice) => void;
+  /** Keeps the spans of steps for the caller, whatever `--profile` says. */
+  readonly spans?: Spans;
 }
 
 /** Throws what inspecting, resolving and loading throw; nothing is held then. */
 export async function wireEngine(
   request: LoadRequest,
-  onProgress: (progress: LoadProgress) => void,
+  { onProgress = () => {}, onNotice = () => {}, spans }: WireCallbacks = {},
 ): Promise<WiredEngine> {
   const startMs = performance.now();
+  if (request.config.profile !== null) checkProfilePath(request.config.profile);
   const { config, modelPath } = request;
   const overrides = (config.hfOverrides ?? {}) as Parameters<typeof inspectModel>[1];
   const generation = inspectGeneration(modelPath, overrides ?? {}, generationFolder(request));
@@ -81,13 +96,26 @@ export async function wireEngine(
     inspectMachine(config.backend === 'cpu' ? createBackend('cpu').isaLevels : []),
   );
   const inspectedMs = performance.now();
-  const executor = loadExecutor(plan, { onProgress: (done, total) => onProgress({ phase: 'weights', done, total }) });
+  const profile =
+    config.profile === null
+      ? null
+      : new StepProfile(config.profile, config.profileSteps, plan.servedModelNames[0] ?? '', systemClock, onNotice);
+  const recorded = spans ?? profile?.spans;
+  const executor = loadExecutor(plan, {
+    onProgress: (done, total) => onProgress({ phase: 'weights', done, total }),
+    ...(recorded === undefined ? {} : { spans: recorded }),
+  });
   const loadedMs = performance.now();
   const timings = { inspectMs: inspectedMs - startMs, loadMs: loadedMs - inspectedMs };
   return {
-    core: new EngineCore(plan, executor, systemClock),
+    core: new EngineCore(plan, executor, systemClock, recorded),
+    spans: recorded ?? NO_SPANS,
     loaded: { plan, eosTokenIds: generation.eosTokenIds, generation: generation.defaults, timings },
-    close: () => executor.close(),
+    poll: () => profile?.poll(),
+    close: () => {
+      profile?.write();
+      executor.close();
+    },
   };
 }
 
@@ -100,9 +128,12 @@ function generationFolder({ config, modelPath }: LoadRequest): string | null {
 async function runThread({ load, port, doorbell, heartbeat }: EngineThreadData): Promise<void> {
   const post = (message: EngineThreadMessage): void => port.postMessage(message);
   try {
-    const engine = await wireEngine(load, (progress) => post({ kind: 'progress', progress }));
+    const engine = await wireEngine(load, {
+      onProgress: (progress) => post({ kind: 'progress', progress }),
+      onNotice: (notice) => post({ kind: 'notice', notice }),
+    });
     post({ kind: 'loaded', loaded: engine.loaded });
-    runLoop(engine.core, port, new Int32Array(doorbell), new Heartbeat(heartbeat), (outputs) =>
+    runLoop(engine, port, new Int32Array(doorbell), new Heartbeat(heartbeat), (outputs) =>
       post({ kind: 'step', outputs }),
     );
     engine.close();
@@ -115,7 +146,7 @@ async function runThread({ load, port, doorbell, heartbeat }: EngineThreadData):
 
 /** Returns after a shutdown command; throws when an invariant broke. */
 function runLoop(
-  core: EngineCore,
+  { core, spans, poll }: WiredEngine,
   inbox: MessagePort,
   doorbell: Int32Array,
   heartbeat: Heartbeat,
@@ -134,7 +165,10 @@ function runLoop(
     heartbeat.stepStarts(systemClock.now());
     const outputs = core.step();
     heartbeat.stepEnds(systemClock.now());
+    spans.begin('publish');
     publish(outputs);
+    spans.end();
+    poll();
   }
 }
 

@@ -13,6 +13,8 @@ import { InFlight } from './in_flight.ts';
 export interface InProcessOptions {
   readonly stuckLimitS: number;
   readonly clock?: Clock;
+  /** Called after each step. */
+  readonly onStep?: () => void;
   /** Frees native memory; called once by `close`. */
   readonly onClose?: () => void;
 }
@@ -106,6 +108,7 @@ export class InProcessClient implements EngineClient {
       return;
     }
     this.inFlight.publish(outputs);
+    this.options.onStep?.();
     this.schedule();
   }
 

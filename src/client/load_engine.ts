@@ -12,6 +12,7 @@ import type { LoadedEngine, LoadProgress } from './engine_thread.ts';
 import { LLMEngine } from './llm_engine.ts';
 import { type DownloadProgress, locateModel } from './model_source.ts';
 import type { SamplingParams } from './sampling_params.ts';
+import type { Notice } from './step_profile.ts';
 import { ThreadClient } from './thread_client.ts';
 
 export interface LoadEngineOptions {
@@ -19,6 +20,8 @@ export interface LoadEngineOptions {
   readonly inProcess?: boolean;
   readonly onDownload?: (progress: DownloadProgress) => void;
   readonly onLoad?: (progress: LoadProgress) => void;
+  /** What the engine has to say later on, for a log. */
+  readonly onNotice?: (notice: Notice) => void;
   readonly signal?: AbortSignal;
 }
 
@@ -78,17 +81,21 @@ async function startClient(
   options: LoadEngineOptions,
 ): Promise<{ client: EngineClient; loaded: LoadedEngine }> {
   const load = { config, modelPath };
-  const onProgress = options.onLoad ?? (() => {});
+  const { onLoad: onProgress = () => {}, onNotice = () => {} } = options;
   if (options.inProcess) {
     const [{ wireEngine }, { InProcessClient }] = await Promise.all([
       import('./engine_thread.ts'),
       import('./in_process_client.ts'),
     ]);
-    const engine = await wireEngine(load, onProgress);
-    const client = new InProcessClient(engine.core, { stuckLimitS: config.stuckLimit, onClose: () => engine.close() });
+    const engine = await wireEngine(load, { onProgress, onNotice });
+    const client = new InProcessClient(engine.core, {
+      stuckLimitS: config.stuckLimit,
+      onStep: () => engine.poll(),
+      onClose: () => engine.close(),
+    });
     return { client, loaded: engine.loaded };
   }
-  const client = await ThreadClient.start({ load, onProgress });
+  const client = await ThreadClient.start({ load, onProgress, onNotice });
   return { client, loaded: client.loaded };
 }
 

@@ -2,7 +2,7 @@
  * The engine on its own thread. Commands go through a port and ring a doorbell; outputs come back one message a step. The
  * engine thread never returns to its event loop, so this side alone keeps the process alive while requests are in flight.
  */
-import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { deserializeError, TokenmillError } from '../base/errors.ts';
 import type { EngineCommand, EngineRequest, EngineStats, RequestOutput } from '../engine/types.ts';
@@ -16,6 +16,7 @@ import type {
 } from './engine_thread.ts';
 import { Heartbeat } from './heartbeat.ts';
 import { InFlight } from './in_flight.ts';
+import type { Notice } from './step_profile.ts';
 
 /** How long a closing engine may take to free its memory before the thread is ended from outside. */
 const CLOSE_LIMIT_MS = 5000;
@@ -23,6 +24,7 @@ const CLOSE_LIMIT_MS = 5000;
 export interface ThreadClientOptions {
   readonly load: LoadRequest;
   readonly onProgress?: (progress: LoadProgress) => void;
+  readonly onNotice?: (notice: Notice) => void;
   readonly clock?: Clock;
 }
 
@@ -43,6 +45,7 @@ export class ThreadClient implements EngineClient {
   private readonly heartbeat: Heartbeat;
   private readonly inFlight = new InFlight();
   private readonly stuckLimitS: number;
+  private readonly notify: (notice: Notice) => void;
   private reportDeath: (error: TokenmillError) => void = () => {};
   private death: TokenmillError | null = null;
   private closing: Promise<void> | null = null;
@@ -75,6 +78,7 @@ export class ThreadClient implements EngineClient {
   ) {
     this.clock = options.clock ?? systemClock;
     this.stuckLimitS = options.load.config.stuckLimit;
+    this.notify = options.onNotice ?? (() => {});
     this.worker = worker;
     this.port = port;
     this.doorbell = doorbell;
@@ -127,6 +131,10 @@ export class ThreadClient implements EngineClient {
       const timer = setTimeout(() => void this.worker.terminate(), CLOSE_LIMIT_MS);
       await exited;
       clearTimeout(timer);
+      // What the engine said last is still in the port.
+      for (let last = receiveMessageOnPort(this.port); last; last = receiveMessageOnPort(this.port)) {
+        this.receive(last.message as EngineThreadMessage);
+      }
     }
     this.port.close();
     this.inFlight.endAll(null);
@@ -155,6 +163,7 @@ export class ThreadClient implements EngineClient {
       this.die(message.error.message);
       return;
     }
+    if (message.kind === 'notice') this.notify(message.notice);
     if (message.kind !== 'step') return;
     this.inFlight.publish(message.outputs);
     if (this.inFlight.size === 0) this.busySinceMs = null;

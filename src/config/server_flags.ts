@@ -242,6 +242,23 @@ export const SERVER_FLAGS = {
     group: 'logging',
     doc: 'No engine statistics, neither logged nor in /metrics.',
   },
+  profile: {
+    kind: 'string',
+    cli: '--profile',
+    default: null,
+    group: 'logging',
+    doc: 'File for a Chrome trace (chrome://tracing, ui.perfetto.dev) of the first steps: schedule, inputs, each op, sampling, update, publish. Written once they are complete, or at the end.',
+  },
+  profileSteps: {
+    kind: 'int',
+    cli: '--profile-steps',
+    min: 1,
+    max: 10_000,
+    human: true,
+    default: 300,
+    group: 'logging',
+    doc: 'Steps that --profile keeps in memory and writes; about 40 KB each for 30 layers.',
+  },
   customHistogramBuckets: {
     kind: 'json',
     cli: '--custom-histogram-buckets',

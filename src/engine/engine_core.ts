@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../base/clock.ts';
 import { type ErrorCode, type SerializedError, serializeError, TokenmillError } from '../base/errors.ts';
+import { NO_SPANS, type Spans } from '../base/spans.ts';
 import type { Executor, ExecutorOutput } from './executor.ts';
 import { maxSequenceTokens, type Schedule, Scheduler, type SchedulerConfig } from './scheduler.ts';
 import { Sequence } from './sequence.ts';
@@ -33,6 +34,7 @@ export class EngineCore {
   private readonly config: EngineCoreConfig;
   private readonly executor: Executor;
   private readonly clock: Clock;
+  private readonly spans: Spans;
   private readonly maxTokens: number;
   private readonly budget: TokenBudget;
   private readonly sequences = new Map<string, Sequence>();
@@ -41,10 +43,11 @@ export class EngineCore {
   private outputs: RequestOutput[] = [];
   private resets: PrefixCacheReset[] = [];
 
-  constructor(config: EngineCoreConfig, executor: Executor, clock: Clock) {
+  constructor(config: EngineCoreConfig, executor: Executor, clock: Clock, spans: Spans = NO_SPANS) {
     this.config = config;
     this.executor = executor;
     this.clock = clock;
+    this.spans = spans;
     this.scheduler = new Scheduler(config);
     this.maxTokens = maxSequenceTokens(config);
     this.budget = new TokenBudget(config);
@@ -75,9 +78,13 @@ export class EngineCore {
 
   /** One turn of the loop. An AssertionError from here means the engine is broken and must end. */
   step(): StepOutputs {
+    const { spans } = this;
     const startMs = this.clock.now();
+    spans.begin('step');
+    spans.begin('schedule');
     const tokenBudget = this.budget.next(upcoming(this.scheduler.running));
     const schedule = this.scheduler.schedule(tokenBudget);
+    spans.end();
     let promptTokens = 0;
     let generatedTokens = 0;
     let stepMs = 0;
@@ -86,11 +93,14 @@ export class EngineCore {
       this.executor.submit(schedule);
       const result = this.executor.collect();
       const endMs = this.clock.now();
+      spans.begin('update');
       promptTokens = countPromptTokens(schedule);
       this.budget.observe(countWork(schedule), endMs - startMs);
       generatedTokens = this.update(schedule, result, endMs);
+      spans.end();
       stepMs = endMs - startMs;
     }
+    spans.end({ sequences: schedule.sequences.length, promptTokens, generatedTokens });
     const { running, waiting, blocks } = this.scheduler;
     const stats: EngineStats = {
       numRunning: running.length,

@@ -1,5 +1,6 @@
 /** From a model folder to facts for the plan, and from a plan to a running executor: the one place that wires the rooms. */
 import type { TensorSource, WeightDType } from '../backends/backend.ts';
+import type { Spans } from '../base/spans.ts';
 import type { ModelFacts } from '../config/facts.ts';
 import { type EnginePlan, maxLogitRows } from '../config/plan.ts';
 import type { Executor } from '../engine/executor.ts';
@@ -59,6 +60,8 @@ function checkpointType(program: Program, tensors: ReadonlyMap<string, TensorSou
 export interface LoadCallbacks {
   /** Called as weights are packed, with counts of weights. */
   readonly onProgress?: (done: number, total: number) => void;
+  /** Is told how long each part of a step takes. */
+  readonly spans?: Spans;
 }
 
 /** Loads the plan's model. Throws what {@link inspectModel} throws, `native_missing`, `isa_unsupported`, `out_of_memory`. */
@@ -83,7 +86,16 @@ export function loadExecutor(plan: EnginePlan, callbacks: LoadCallbacks = {}): E
     threads: plan.threads,
     ...limits,
     ...(plan.backend === 'cpu' ? { isa: plan.isa } : {}),
-    ...callbacks,
+    ...(callbacks.onProgress === undefined ? {} : { onProgress: callbacks.onProgress }),
   });
-  return new UniprocExecutor(model, limits);
+  const { spans } = callbacks;
+  return new UniprocExecutor(model, limits, spans === undefined ? null : { spans, callNames: callNames(program) });
+}
+
+/** Of the program's calls: the op, for a linear with its weight's shape. */
+function callNames(program: Program): string[] {
+  return program.calls.map(({ op, inputs }) => {
+    const weight = op === 'linear' ? program.values[inputs[1] as number] : undefined;
+    return weight === undefined ? op : `linear ${weight.shape.join('x')}`;
+  });
 }

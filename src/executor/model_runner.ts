@@ -1,13 +1,25 @@
 import type { LoadedModel } from '../backends/backend.ts';
 import { type SerializedError, serializeError, TokenmillError } from '../base/errors.ts';
+import { NO_SPANS, type Spans } from '../base/spans.ts';
 import type { ExecutorOutput, ScheduledSequence, SchedulerOutput } from '../engine/executor.ts';
 import type { TokenLogprobs } from '../engine/types.ts';
 import { Sampler } from './sampler.ts';
 import { StepInputsBuilder, type StepLimits } from './step_inputs.ts';
 
+/** Who wants to know how long each call of a run took. */
+export interface RunProfile {
+  readonly spans: Spans;
+  /** Of the program's calls. */
+  readonly callNames: readonly string[];
+}
+
 /** One model's steps: scheduler output to typed arrays, one native call, logit rows to tokens. */
 export class ModelRunner {
   private readonly model: LoadedModel;
+  private readonly spans: Spans;
+  private readonly callNames: readonly string[];
+  /** Of the last run; empty without a profile. */
+  private readonly marks: Float64Array;
   private readonly inputs: StepInputsBuilder;
   private readonly sampler: Sampler;
   private readonly tokenIds: Int32Array;
@@ -16,8 +28,11 @@ export class ModelRunner {
   private readonly errors: (SerializedError | null)[] = [];
   private readonly output: ExecutorOutput;
 
-  constructor(model: LoadedModel, limits: StepLimits) {
+  constructor(model: LoadedModel, limits: StepLimits, profile: RunProfile | null = null) {
     this.model = model;
+    this.spans = profile?.spans ?? NO_SPANS;
+    this.callNames = profile?.callNames ?? [];
+    this.marks = profile === null ? new Float64Array(0) : model.profile();
     this.inputs = new StepInputsBuilder(limits);
     this.sampler = new Sampler(model.logits);
     this.tokenIds = new Int32Array(limits.maxNumSeqs);
@@ -27,11 +42,18 @@ export class ModelRunner {
 
   /** Computes the step; logits stay with the backend. */
   run(step: SchedulerOutput): void {
-    this.model.run(this.inputs.build(step));
+    this.spans.begin('inputs');
+    const inputs = this.inputs.build(step);
+    this.spans.end();
+    this.spans.begin('run');
+    this.model.run(inputs);
+    this.spans.children(this.callNames, this.marks);
+    this.spans.end();
   }
 
   /** Draws the tokens of the step just run. */
   sample(step: SchedulerOutput): ExecutorOutput {
+    this.spans.begin('sample');
     for (let i = 0; i < step.sequences.length; i++) {
       this.tokenIds[i] = -1;
       this.logprobs[i] = null;
@@ -45,6 +67,7 @@ export class ModelRunner {
         this.errors[i] = serializeError(error);
       }
     }
+    this.spans.end();
     return this.output;
   }
 

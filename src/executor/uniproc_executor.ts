@@ -1,7 +1,7 @@
 import type { LoadedModel } from '../backends/backend.ts';
 import { assert } from '../base/assert.ts';
 import type { Executor, ExecutorOutput, SchedulerOutput } from '../engine/executor.ts';
-import { ModelRunner } from './model_runner.ts';
+import { ModelRunner, type RunProfile } from './model_runner.ts';
 import type { StepLimits } from './step_inputs.ts';
 
 /** One rank, on the calling thread: `submit` computes, `collect` samples. */
@@ -10,9 +10,9 @@ export class UniprocExecutor implements Executor {
   private readonly runner: ModelRunner;
   private pending: SchedulerOutput | null = null;
 
-  constructor(model: LoadedModel, limits: StepLimits) {
+  constructor(model: LoadedModel, limits: StepLimits, profile: RunProfile | null = null) {
     this.model = model;
-    this.runner = new ModelRunner(model, limits);
+    this.runner = new ModelRunner(model, limits, profile);
   }
 
   submit(step: SchedulerOutput): void {
