@@ -159,17 +159,16 @@ describe('the bundle', () => {
           });
         }
       });
-      const response = await fetch(`${url}/v1/chat/completions`, {
-        method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body: JSON.stringify({
-          messages: [{ role: 'user', content: 'What is the capital of France?' }],
-          temperature: 0,
-        }),
-      });
-      const { choices } = await response.json();
+      const post = async (path, body) => {
+        const headers = { 'content-type': 'application/json' };
+        return (await fetch(url + path, { method: 'POST', headers, body: JSON.stringify(body) })).json();
+      };
+      const messages = [{ role: 'user', content: 'What is the capital of France?' }];
+      const { choices } = await post('/v1/chat/completions', { messages, temperature: 0 });
       expect(choices[0].message.content).toContain('Paris');
       expect((await fetch(`${url}/docs`)).status).toBe(200);
+      const { tokens } = await post('/tokenize', { prompt: 'naïve 👍\ud800', add_special_tokens: false });
+      expect(await post('/detokenize', { tokens })).toEqual({ prompt: 'naïve 👍\ufffd' });
     } finally {
       child.kill('SIGTERM');
     }
