@@ -10,7 +10,7 @@ import type { OperandData } from '../src/ops/define_op.ts';
 import { OP_NAMES, opByName } from '../src/ops/index.ts';
 import { makeRun, storageOf } from '../test/parity/op_inputs.ts';
 
-const WEIGHT_TYPES = ['float32', 'bfloat16', 'float16', 'int8'];
+const WEIGHT_TYPES = ['float32', 'bfloat16', 'float16', 'int8', 'int4_g32', 'int4_g64', 'int4_g128'];
 const KV_TYPES = ['float32', 'bfloat16'];
 
 class Writer {
@@ -36,7 +36,7 @@ class Writer {
 
 function writeCase(out: Writer, run: OpRun, expected: OpRunResult, tolerance: number): void {
   const { T, S, R } = run.sizes;
-  const type = run.quantization === 'int8' ? 'int8' : run.weightDType;
+  const type = run.quantization === 'none' ? run.weightDType : run.quantization;
   out.numbers(OP_NAMES.indexOf(run.op as (typeof OP_NAMES)[number]), T, S, R, WEIGHT_TYPES.indexOf(type), tolerance);
   const attrs = Object.keys(opByName(run.op).attrs).map((name) => run.attrs[name] as number);
   out.numbers(attrs.length, ...attrs);

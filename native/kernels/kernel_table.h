@@ -9,23 +9,40 @@ namespace mill {
 constexpr int kPanel = 16;
 constexpr int kTile = 16;
 
-enum class WeightType : int32_t { f32 = 0, bf16 = 1, f16 = 2, i8 = 3 };
+// i4_g32: 4 bits a weight, a scale and a minimum for each 32 steps of k.
+enum class WeightType : int32_t { f32 = 0, bf16 = 1, f16 = 2, i8 = 3, i4_g32 = 4, i4_g64 = 5, i4_g128 = 6 };
 enum class KvType : int32_t { f32 = 0, bf16 = 1 };
 
 // K is padded with zeros to what every ISA's widest step needs, so that one packed layout serves all of them.
 #define MILL_INLINE [[gnu::always_inline]] inline  // no out-of-line copy that two ISA files could share
 
+// Steps of k that share a scale; 0 for other types.
+MILL_INLINE constexpr int64_t int4_group(WeightType type) {
+  return type == WeightType::i4_g32 ? 32 : type == WeightType::i4_g64 ? 64 : type == WeightType::i4_g128 ? 128 : 0;
+}
+
 MILL_INLINE constexpr int64_t padded_k(WeightType type, int64_t k) {
-  const int64_t step = type == WeightType::i8 ? 64 : type == WeightType::bf16 ? 32 : 2;
+  const int64_t step = type == WeightType::i4_g128 ? 128 : type == WeightType::i8 || int4_group(type) ? 64 : type == WeightType::bf16 ? 32 : 2;
   return (k + step - 1) / step * step;
 }
 
+// Of types that are not packed in groups.
 MILL_INLINE constexpr int64_t element_bytes(WeightType type) {
   return type == WeightType::f32 ? 4 : type == WeightType::i8 ? 1 : 2;
 }
 
+// A panel's scales and minimums of one group, and all of the group.
+constexpr int64_t int4_header_bytes = 2 * kPanel * 2;
+MILL_INLINE constexpr int64_t int4_group_bytes(int64_t group) { return int4_header_bytes + group / 2 * kPanel; }
+
+MILL_INLINE constexpr int64_t panel_bytes(WeightType type, int64_t k_padded) {
+  const int64_t group = int4_group(type);
+  return group ? k_padded / group * int4_group_bytes(group) : k_padded * kPanel * element_bytes(type);
+}
+
 // A weight [n, k] in panels of 16 output columns, zero-padded columns in the last one:
-//   f32, f16: [panel][k][16]     bf16: [panel][k/2][16][2]     i8: [panel][k/4][16][4] and one scale a column.
+//   f32, f16: [panel][k][16]     bf16: [panel][k/2][16][2]     i8: [panel][k/4][16][4] and one scale a column
+//   i4: [panel][group]: 16 scales and 16 minimums in bf16, [k/8][16][4] bytes of two, see linear_int4.h.
 struct PackedLinear {
   WeightType type;
   int64_t n;
@@ -47,7 +64,7 @@ struct LinearArgs {
 };
 
 // Largest prepared input of any level: rows of padded fp32 or narrower, and a scale a row.
-MILL_INLINE constexpr int64_t prepared_bytes(int64_t m, int64_t k) { return (m + 32) * ((k + 64) * 4 + 4) + 256; }
+MILL_INLINE constexpr int64_t prepared_bytes(int64_t m, int64_t k) { return (m + 32) * ((k + 128) * 4 + 4) + 256; }
 
 struct RmsNormArgs {
   const float* x;

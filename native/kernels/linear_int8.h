@@ -31,10 +31,10 @@ inline void quantise_row(const float* x, int64_t k, float scale, int8_t* out, in
   const F divisor = Simd::set1(scale);
   int64_t i = 0;
   for (; i + W <= k; i += W) {
-    float q[W];
     const F rounded = Simd::round(Simd::div(Simd::load(x + i), divisor));
-    Simd::store(q, Simd::max(Simd::min(rounded, Simd::set1(127)), Simd::set1(-127)));
-    for (int j = 0; j < W; j++) out[(i + j) / 4 * stride + (i + j) % 4] = static_cast<int8_t>(static_cast<int32_t>(q[j]));
+    int8_t q[W];
+    Simd::store_i8(q, Simd::max(Simd::min(rounded, Simd::set1(127)), Simd::set1(-127)));
+    for (int j = 0; j < W; j += 4) __builtin_memcpy(out + (i + j) / 4 * stride, q + j, 4);
   }
   for (; i < k; i++) out[i / 4 * stride + i % 4] = static_cast<int8_t>(quantise(x[i], scale));
 }
@@ -95,22 +95,25 @@ inline void linear_panels_i8(const LinearArgs& args, int64_t panel) {
   }
 }
 
+// A block [k/4][rows] of four int8, zero-padded in k, and its rows' scales.
+inline void quantise_block(const LinearArgs& args, const RowBlock& block, int32_t* to) {
+  const PackedLinear& weight = args.weight;
+  for (int64_t i = weight.k / 4 * block.rows; i < weight.k_padded / 4 * block.rows; i++) to[i] = 0;
+  for (int64_t r = 0; r < block.rows; r++) {
+    const float* x = args.x + (block.begin + r) * weight.k;
+    float scale = absmax(x, weight.k) / 127;
+    if (!(scale > 0)) scale = 1;
+    int8_row_scales(args)[block.begin + r] = scale;
+    quantise_row(x, weight.k, scale, reinterpret_cast<int8_t*>(to + r), 4 * block.rows);
+  }
+}
+
 struct LinearDotI8 {
-  // Blocks [k/4][rows] of four int8, zero-padded in k.
   static void prepare(const LinearArgs& args, int64_t member, int64_t members) {
-    const PackedLinear& weight = args.weight;
     const int64_t blocks = row_blocks(args.m, Simd::kRowsI8);
     for (int64_t b = blocks * member / members; b < blocks * (member + 1) / members; b++) {
       const RowBlock block = row_block(args.m, Simd::kRowsI8, b);
-      int32_t* to = int8_rows(args) + block.begin * weight.k_padded / 4;
-      for (int64_t i = weight.k / 4 * block.rows; i < weight.k_padded / 4 * block.rows; i++) to[i] = 0;
-      for (int64_t r = 0; r < block.rows; r++) {
-        const float* x = args.x + (block.begin + r) * weight.k;
-        float scale = absmax(x, weight.k) / 127;
-        if (!(scale > 0)) scale = 1;
-        int8_row_scales(args)[block.begin + r] = scale;
-        quantise_row(x, weight.k, scale, reinterpret_cast<int8_t*>(to + r), 4 * block.rows);
-      }
+      quantise_block(args, block, int8_rows(args) + block.begin * args.weight.k_padded / 4);
     }
   }
 

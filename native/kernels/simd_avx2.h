@@ -80,11 +80,39 @@ struct Simd {
     const I w = _mm256_loadu_si256(reinterpret_cast<const I*>(p));
     return {w, _mm256_abs_epi8(w)};
   }
+  // In assembly, as GCC 12 would keep the parts of many products at once, which takes more registers than there are.
   static I dot_i8(I acc, Int8Weights w, I x) {
-    const I pairs = _mm256_maddubs_epi16(w.magnitude, _mm256_sign_epi8(x, w.value));
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    I sum;
+    __asm__("vpsignb %3, %5, %1\n\tvpmaddubsw %1, %2, %1\n\tvpmaddwd %4, %1, %1\n\tvpaddd %1, %0, %0"
+            : "+x"(acc), "=&x"(sum)
+            : "x"(w.magnitude), "x"(w.value), "x"(_mm256_set1_epi16(1)), "x"(x));
+    return acc;
+  }
+  // Integers within int8.
+  static void store_i8(int8_t* p, F x) {
+    const I wide = _mm256_cvtps_epi32(x);
+    const __m128i narrow = _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(narrow, narrow));
   }
   static constexpr bool kOffsetI8 = false;
+
+  // Bytes of two 4-bit weights, in 0..15.
+  struct Int4Weights {
+    I low;
+    I high;
+  };
+  static Int4Weights load_u4(const uint8_t* p) {
+    const I bytes = _mm256_loadu_si256(reinterpret_cast<const I*>(p)), mask = _mm256_set1_epi8(15);
+    return {_mm256_and_si256(bytes, mask), _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask)};
+  }
+  // Two 16-bit sums a lane: at most 8 dot products before sum_u4 adds them up.
+  // In assembly, as GCC 12 would multiply first and add later, which takes more registers than there are.
+  static I dot_u4(I acc, I w, I x) {
+    I products;
+    __asm__("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+x"(acc), "=&x"(products) : "x"(w), "x"(x));
+    return acc;
+  }
+  static I sum_u4(I acc) { return _mm256_madd_epi16(acc, _mm256_set1_epi16(1)); }
   static F to_float(I a) { return _mm256_cvtepi32_ps(a); }
   static I sub_i32(I a, I b) { return _mm256_sub_epi32(a, b); }
   static I load_i32(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const I*>(p)); }

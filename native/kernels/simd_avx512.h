@@ -101,6 +101,27 @@ struct Simd {
   }
 #endif
 
+  // Integers within int8.
+  static void store_i8(int8_t* p, F x) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x))); }
+
+  // Bytes of two 4-bit weights, in 0..15.
+  struct Int4Weights {
+    I low;
+    I high;
+  };
+  static Int4Weights load_u4(const uint8_t* p) {
+    const I bytes = _mm512_loadu_si512(p), mask = _mm512_set1_epi8(15);
+    return {_mm512_and_si512(bytes, mask), _mm512_and_si512(_mm512_srli_epi16(bytes, 4), mask)};
+  }
+#ifdef MILL_VNNI
+  static I dot_u4(I acc, I w, I x) { return _mm512_dpbusd_epi32(acc, w, x); }
+  static I sum_u4(I acc) { return acc; }
+#else
+  // Two 16-bit sums a lane: at most 8 dot products before sum_u4 adds them up.
+  static I dot_u4(I acc, I w, I x) { return _mm512_add_epi16(acc, _mm512_maddubs_epi16(w, x)); }
+  static I sum_u4(I acc) { return _mm512_madd_epi16(acc, _mm512_set1_epi16(1)); }
+#endif
+
   static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 };
 

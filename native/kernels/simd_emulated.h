@@ -143,6 +143,51 @@ struct Simd {
   }
 #endif
 
+  // Integers within int8.
+  static void store_i8(int8_t* p, const F& x) {
+    for (int i = 0; i < kWidth; i++) p[i] = static_cast<int8_t>(x.lanes[i]);
+  }
+
+  // Bytes of two 4-bit weights, in 0..15.
+  struct Int4Weights {
+    Int8Weights low;
+    Int8Weights high;
+  };
+  static Int4Weights load_u4(const uint8_t* p) {
+    Int4Weights w;
+    for (int i = 0; i < 64; i++) {
+      w.low.lanes[i] = static_cast<int8_t>(p[i] & 15);
+      w.high.lanes[i] = static_cast<int8_t>(p[i] >> 4);
+    }
+    return w;
+  }
+  static int32_t product_u4(const Int8Weights& w, const I& x, int i, int j) {
+    return static_cast<int8_t>(static_cast<uint32_t>(x.lanes[i]) >> (8 * j)) * w.lanes[4 * i + j];
+  }
+#ifdef MILL_VNNI
+  static I dot_u4(const I& acc, const Int8Weights& w, const I& x) {
+    return each_i32([&](int i) {
+      uint32_t sum = static_cast<uint32_t>(acc.lanes[i]);
+      for (int j = 0; j < 4; j++) sum += static_cast<uint32_t>(product_u4(w, x, i, j));
+      return wrap(sum);
+    });
+  }
+  static I sum_u4(const I& acc) { return acc; }
+#else
+  // vpmaddubsw and vpaddw: two wrapping 16-bit sums a lane; vpmaddwd adds them.
+  static I dot_u4(const I& acc, const Int8Weights& w, const I& x) {
+    return each_i32([&](int i) {
+      const uint32_t before = static_cast<uint32_t>(acc.lanes[i]);
+      const uint32_t low = before + static_cast<uint32_t>(product_u4(w, x, i, 0) + product_u4(w, x, i, 1));
+      const uint32_t high = (before >> 16) + static_cast<uint32_t>(product_u4(w, x, i, 2) + product_u4(w, x, i, 3));
+      return wrap((high & 0xffffu) << 16 | (low & 0xffffu));
+    });
+  }
+  static I sum_u4(const I& acc) {
+    return each_i32([&](int i) { return static_cast<int16_t>(acc.lanes[i] & 0xffff) + static_cast<int16_t>(static_cast<uint32_t>(acc.lanes[i]) >> 16); });
+  }
+#endif
+
   static void prefetch(const void*) {}
 };
 

@@ -76,6 +76,25 @@ struct Simd {
 #endif
   }
 
+  // Integers within int8.
+  static void store_i8(int8_t* p, F x) {
+    const int16x4_t narrow = vqmovn_s32(vcvtq_s32_f32(x));
+    const int8x8_t bytes = vqmovn_s16(vcombine_s16(narrow, narrow));
+    __builtin_memcpy(p, &bytes, 4);
+  }
+
+  // Bytes of two 4-bit weights, in 0..15.
+  struct Int4Weights {
+    int8x16_t low;
+    int8x16_t high;
+  };
+  static Int4Weights load_u4(const uint8_t* p) {
+    const uint8x16_t bytes = vld1q_u8(p);
+    return {vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(15))), vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4))};
+  }
+  static I dot_u4(I acc, int8x16_t w, I x) { return dot_i8(acc, w, x); }
+  static I sum_u4(I acc) { return acc; }
+
   static void prefetch(const void* p) { __builtin_prefetch(p); }
 };
 

@@ -5,6 +5,7 @@
 #include "gather_rows.h"
 #include "kv_write.h"
 #include "linear.h"
+#include "linear_int4.h"
 #include "linear_int8.h"
 #ifdef MILL_VNNI
 #include "linear_bf16.h"
@@ -36,18 +37,20 @@ using PathI8 = LinearDotI8;
 
 inline bool linear_needs_prepare(const LinearArgs& args) {
   if (args.weight.type == WeightType::bf16) return PathBf16::needs_prepare(args);
-  return args.weight.type == WeightType::i8 || LinearFma::needs_prepare(args);
+  return args.weight.type == WeightType::i8 || int4_group(args.weight.type) || LinearFma::needs_prepare(args);
 }
 
 inline void linear_prepare(const LinearArgs& args, int64_t member, int64_t members) {
   if (args.weight.type == WeightType::bf16) PathBf16::prepare(args, member, members);
   else if (args.weight.type == WeightType::i8) PathI8::prepare(args, member, members);
+  else if (int4_group(args.weight.type)) LinearDotI4::prepare(args, member, members);
   else LinearFma::prepare(args, member, members);
 }
 
 inline void linear(const LinearArgs& args, int64_t begin, int64_t end) {
   if (args.weight.type == WeightType::bf16) PathBf16::run(args, begin, end);
   else if (args.weight.type == WeightType::i8) PathI8::run(args, begin, end);
+  else if (int4_group(args.weight.type)) LinearDotI4::run(args, begin, end);
   else LinearFma::run(args, begin, end);
 }
 

@@ -14,6 +14,9 @@ WeightType weight_type(const Napi::Value& value, bool quantised) {
   if (name == "bfloat16") return WeightType::bf16;
   if (name == "float16") return WeightType::f16;
   if (name == "int8" && quantised) return WeightType::i8;
+  if (name == "int4_g32" && quantised) return WeightType::i4_g32;
+  if (name == "int4_g64" && quantised) return WeightType::i4_g64;
+  if (name == "int4_g128" && quantised) return WeightType::i4_g128;
   throw Failure("assertion", "a weight type is known");
 }
 

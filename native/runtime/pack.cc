@@ -129,6 +129,69 @@ void pack_panel_i8(const float* rows, int64_t count, int64_t k, int8_t* out, flo
   }
 }
 
+float round_to_bf16(double x) { return bf16_to_float(float_to_bf16(static_cast<float>(x))); }
+
+// Scale and minimum of a group, and its quotients: the range divided into 15 steps, then twice the line that fits the
+// weights best for the quotients of the one before. In fp64 in this order, as src/quant/int4_group.ts has it.
+struct Int4Group {
+  float scale;
+  float minimum;
+  uint8_t quotients[128];
+};
+
+double int4_quotient(double w, double scale, double minimum) {
+  const double steps = (w - minimum) / scale + 0.5;
+  return steps < 0 ? 0 : steps >= 15 ? 15 : static_cast<double>(static_cast<int32_t>(steps));
+}
+
+Int4Group encode_group(const float* w, int64_t count) {
+  double low = static_cast<double>(w[0]), high = low;
+  for (int64_t i = 1; i < count; i++) {
+    low = std::min(low, static_cast<double>(w[i]));
+    high = std::max(high, static_cast<double>(w[i]));
+  }
+  Int4Group group{0, round_to_bf16(low), {}};
+  double scale = (high - low) / 15, minimum = low;
+  for (int fit = 0; fit < 2 && scale > 0; fit++) {
+    double q1 = 0, q2 = 0, w1 = 0, qw = 0;
+    for (int64_t i = 0; i < count; i++) {
+      const double x = static_cast<double>(w[i]), q = int4_quotient(x, scale, minimum);
+      q1 += q;
+      q2 += q * q;
+      w1 += x;
+      qw += q * x;
+    }
+    const double n = static_cast<double>(count);
+    const float fitted = round_to_bf16((n * qw - q1 * w1) / (n * q2 - q1 * q1));
+    // Too small for bf16, or nothing to fit: what the range gave stays.
+    if (!(fitted > 0 && std::isfinite(fitted))) break;
+    scale = group.scale = fitted;
+    minimum = group.minimum = round_to_bf16((w1 - scale * q1) / n);
+  }
+  if (group.scale > 0) {
+    for (int64_t i = 0; i < count; i++) group.quotients[i] = static_cast<uint8_t>(int4_quotient(static_cast<double>(w[i]), scale, minimum));
+  }
+  return group;
+}
+
+// False when a minimum does not fit bf16.
+bool pack_panel_i4(const float* rows, int64_t count, int64_t k, int64_t group, uint8_t* out) {
+  bool fits = true;
+  for (int64_t r = 0; r < count; r++) {
+    for (int64_t from = 0; from < k; from += group) {
+      const Int4Group encoded = encode_group(rows + r * k + from, std::min(group, k - from));
+      uint8_t* to = out + from / group * int4_group_bytes(group);
+      uint16_t* header = reinterpret_cast<uint16_t*>(to);
+      header[r] = float_to_bf16(encoded.scale);
+      header[kPanel + r] = float_to_bf16(encoded.minimum);
+      fits = fits && std::isfinite(encoded.minimum);
+      uint8_t* quads = to + int4_header_bytes + 4 * r;
+      for (int64_t i = 0; i < group; i++) quads[i / 8 * 4 * kPanel + i % 4] |= static_cast<uint8_t>(encoded.quotients[i] << (i % 8 >= 4 ? 4 : 0));
+    }
+  }
+  return fits;
+}
+
 struct Layout {
   size_t data_bytes;
   size_t scales_offset;
@@ -139,7 +202,7 @@ struct Layout {
 Layout layout_of(int64_t n, int64_t k, WeightType type) {
   const size_t columns = static_cast<size_t>((n + kPanel - 1) / kPanel * kPanel);
   Layout layout;
-  layout.data_bytes = columns * static_cast<size_t>(padded_k(type, k) * element_bytes(type));
+  layout.data_bytes = columns / kPanel * static_cast<size_t>(panel_bytes(type, padded_k(type, k)));
   layout.scales_offset = (layout.data_bytes + 63) / 64 * 64;
   layout.sums_offset = layout.scales_offset + (type == WeightType::i8 ? columns * 4 : 0);
   layout.bytes = layout.sums_offset + (type == WeightType::i8 ? columns * 4 : 0);
@@ -162,7 +225,7 @@ void pack_panel(const std::vector<WeightPart>& parts, LinearWeight& weight, cons
   const PackedLinear& p = weight.packed;
   const int64_t begin = panel * kPanel;
   const int64_t count = std::min<int64_t>(kPanel, p.n - begin);
-  uint8_t* out = weight.memory.data() + panel * kPanel * p.k_padded * element_bytes(p.type);
+  uint8_t* out = weight.memory.data() + panel * panel_bytes(p.type, p.k_padded);
   if (p.type == WeightType::bf16 && count == kPanel && p.k % 8 == 0 && move_panel(parts, begin, p.k, reinterpret_cast<uint16_t*>(out))) return;
   for (int64_t r = 0; r < count; r++) {
     const RowSource source = find_row(parts, begin + r);
@@ -179,6 +242,9 @@ void pack_panel(const std::vector<WeightPart>& parts, LinearWeight& weight, cons
       pack_panel_i8(rows, count, p.k, reinterpret_cast<int8_t*>(out), weight.memory.as<float>(layout.scales_offset) + begin,
                     weight.memory.as<int32_t>(layout.sums_offset) + begin);
       break;
+    case WeightType::i4_g32:
+    case WeightType::i4_g64:
+    case WeightType::i4_g128: fits = pack_panel_i4(rows, count, p.k, int4_group(p.type), out); break;
   }
   if (!fits) throw Failure("weights_invalid", "Tensor " + find_row(parts, begin).part->name + " holds values beyond the range of the weight type.");
 }

@@ -44,7 +44,7 @@ void check_rows(const KernelTable& kernels, WeightType type, const Shape& shape)
 TEST("linear: a row has the same bits whatever rows are with it") {
   const Shape shapes[] = {{37, 1, 5}, {37, 67, 33}, {13, 600, 130}, {70, 130, 17}};
   for (const KernelTable* kernels : levels()) {
-    for (const WeightType type : {WeightType::f32, WeightType::bf16, WeightType::f16, WeightType::i8}) {
+    for (const WeightType type : {WeightType::f32, WeightType::bf16, WeightType::f16, WeightType::i8, WeightType::i4_g32, WeightType::i4_g64, WeightType::i4_g128}) {
       for (const Shape& shape : shapes) check_rows(*kernels, type, shape);
     }
   }
@@ -65,7 +65,7 @@ TEST("linear int8: every level gives the same bits") {
 
 TEST("packing refuses NaN and infinity and names the tensor") {
   ThreadTeam team(2, false);
-  for (const WeightType type : {WeightType::f32, WeightType::bf16, WeightType::f16, WeightType::i8}) {
+  for (const WeightType type : {WeightType::f32, WeightType::bf16, WeightType::f16, WeightType::i8, WeightType::i4_g32, WeightType::i4_g64, WeightType::i4_g128}) {
     for (const float bad : {__builtin_nanf(""), __builtin_inff()}) {
       std::vector<float> data(33 * 40, 0.5f);
       data[32 * 40 + 39] = bad;

@@ -4,6 +4,7 @@
  */
 import type { OperandData, StepInputs, StepSizes } from '../ops/define_op.ts';
 import type { Program } from '../program/program.ts';
+import type { Quantization } from '../quant/quantization.ts';
 
 export type CheckpointDType =
   | 'F64'
@@ -31,7 +32,7 @@ export interface TensorSource {
 }
 
 export type WeightDType = 'float32' | 'bfloat16' | 'float16';
-export type Quantization = 'none' | 'int8';
+export type { Quantization };
 export type KvDType = 'float32' | 'bfloat16';
 
 export interface LoadOptions {
@@ -40,7 +41,7 @@ export interface LoadOptions {
   readonly tensors: ReadonlyMap<string, TensorSource>;
   /** Storage type of linear weights that are not quantised. */
   readonly weightDType: WeightDType;
-  /** `int8`: per-output-channel symmetric weights, per-token dynamic int8 activations. */
+  /** Of linear weights, with per-token dynamic int8 activations; see quant/quantization.ts. */
   readonly quantization: Quantization;
   readonly kvDType: KvDType;
   readonly blockSize: number;

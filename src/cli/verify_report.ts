@@ -59,8 +59,8 @@ export interface VerifyReport {
   readonly meanKl: number;
   readonly maxKl: number;
   readonly top1Agreement: number;
-  /** With int8: the same three against the reference backend in int8; null otherwise. */
-  readonly againstInt8Reference: null | {
+  /** When quantised: the same three against the reference backend with the same quantisation; null otherwise. */
+  readonly againstReference: null | {
     readonly maxAbsError: number;
     readonly meanKl: number;
     readonly maxKl: number;
@@ -103,9 +103,9 @@ export function verifyFolder(options: VerifyOptions): VerifyReport {
   checkWeights(program, tensors);
   const golden = readGolden(options.folder, config, maxModelLen);
   const loaded = { program, model: load(options.backend, options, program, tensors, golden) };
-  const int8 = options.quantization === 'int8' && options.backend !== options.reference;
+  const quantized = options.quantization !== 'none' && options.backend !== options.reference;
   const reference =
-    int8 || options.trace ? { program, model: load(options.reference, options, program, tensors, golden) } : null;
+    quantized || options.trace ? { program, model: load(options.reference, options, program, tensors, golden) } : null;
   try {
     const results = golden.prompts.map((prompt) => ({ prompt, actual: promptLogits(loaded, prompt) }));
     const errors = compareAll(
@@ -119,14 +119,14 @@ export function verifyFolder(options: VerifyOptions): VerifyReport {
       greedyTokens: prompt.greedy.length,
       greedyMismatches: greedyMismatches(loaded, prompt, errors.maxAbsError),
     }));
-    const againstInt8Reference =
-      int8 && reference
+    const againstReference =
+      quantized && reference
         ? compareAll(
             results.map(({ prompt, actual }) => [promptLogits(reference, prompt), actual]),
             program.vocabSize,
           )
         : null;
-    const failures = judge(options, golden, { ...errors, prompts, againstInt8Reference });
+    const failures = judge(options, golden, { ...errors, prompts, againstReference });
     return {
       name: golden.name,
       backend: options.backend.name,
@@ -134,7 +134,7 @@ export function verifyFolder(options: VerifyOptions): VerifyReport {
       mode: modeOf(options),
       prompts,
       ...errors,
-      againstInt8Reference,
+      againstReference,
       failures,
       passed: failures.length === 0,
       firstDifference: options.trace && reference ? traceAll(reference, loaded, golden, options) : null,
@@ -278,7 +278,7 @@ function largest(row: Float32Array): number {
   return best;
 }
 
-type Judged = Errors & Pick<VerifyReport, 'prompts' | 'againstInt8Reference'>;
+type Judged = Errors & Pick<VerifyReport, 'prompts' | 'againstReference'>;
 
 /** What exceeds the tolerance of the mode; the bounds are those of the golden files' README. */
 function judge(options: VerifyOptions, { bf16 }: Golden, measured: Judged): string[] {
@@ -287,11 +287,11 @@ function judge(options: VerifyOptions, { bf16 }: Golden, measured: Judged): stri
     if (!(value <= bound)) failures.push(`${what} is ${value.toPrecision(3)}, allowed ${bound.toPrecision(3)}`);
   };
   const exact = options.quantization === 'none' && options.weightDType === 'float32' && options.kvDType === 'float32';
-  const rounded = options.quantization === 'none' ? measured : measured.againstInt8Reference;
+  const rounded = options.quantization === 'none' ? measured : measured.againstReference;
   if (exact) {
     atMost('max abs logit error', measured.maxAbsError, MAX_ABS_ERROR);
   } else if (bf16 !== null && rounded !== null) {
-    const what = options.quantization === 'none' ? '' : ' against the int8 reference';
+    const what = options.quantization === 'none' ? '' : ` against the ${options.quantization} reference`;
     atMost(`mean KL${what}`, rounded.meanKl, 2 * bf16.meanKl);
     atMost(`max KL${what}`, rounded.maxKl, 4 * bf16.maxKl);
   }

@@ -17,6 +17,9 @@ export interface ModelFacts {
   readonly linearElements: number;
   /** Output rows of all linear weights: int8 keeps one fp32 scale a row. */
   readonly linearRows: number;
+  /** The part of both that projects to logits. */
+  readonly logitsElements: number;
+  readonly logitsRows: number;
   /** Elements of embedding tables that are not also a linear weight. Kept at checkpoint precision. */
   readonly embeddingElements: number;
   /** Elements of norms, biases and rope tables, kept as fp32. */

@@ -2,6 +2,7 @@
  * Every flag, once. Types, parsing, help, docs/flags.md and the config file come from this table. Names and meanings are
  * vLLM's wherever it has the flag; where a default differs the doc says so.
  */
+import { QUANTIZATIONS } from '../quant/quantization.ts';
 import type { ConfigOf, FlagTable } from './flag_types.ts';
 import { SERVER_FLAGS } from './server_flags.ts';
 
@@ -164,10 +165,11 @@ export const FLAGS = {
     kind: 'choice',
     cli: '--quantization',
     aliases: ['-q'],
-    of: ['none', 'int8'],
+    of: QUANTIZATIONS,
+    synonyms: { int4: 'int4_g32' },
     default: 'none',
     group: 'device',
-    doc: 'int8: linear weights are quantised per output channel at load, activations per token while running.',
+    doc: 'Quantises linear weights at load, activations to int8 per token while running. int8: per output channel. int4_gN: 4 bits, a scale and a minimum for each N weights of a row; int4 is int4_g32.',
   },
 
   // cache

@@ -1,4 +1,5 @@
 /** What was worked out from flags, model and machine: frozen, logged at start, served at `/plan`; each value with its reason. */
+import type { Quantization } from '../quant/quantization.ts';
 import type { EngineConfig } from './flags.ts';
 
 export interface EnginePlan {
@@ -12,7 +13,7 @@ export interface EnginePlan {
   readonly isa: string;
   readonly threads: number;
   readonly weightDType: 'float32' | 'bfloat16' | 'float16';
-  readonly quantization: 'none' | 'int8';
+  readonly quantization: Quantization;
   readonly kvDType: 'float32' | 'bfloat16';
   readonly blockSize: number;
   readonly numBlocks: number;

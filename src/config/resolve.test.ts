@@ -16,6 +16,8 @@ const MODEL: ModelFacts = {
   checkpointDType: 'bfloat16',
   linearElements: 2 ** 29,
   linearRows: 2 ** 16,
+  logitsElements: 2 ** 20,
+  logitsRows: 1000,
   embeddingElements: 2 ** 20,
   vectorElements: 2 ** 14,
   kv: { layers: 16, kvHeads: 8, headDim: 64 },
@@ -122,6 +124,12 @@ describe('resolve', () => {
 
   test('int8 keeps a byte an element and a scale a row', () => {
     expect(plan({ quantization: 'int8' }).memory.weightBytes).toBe(2 ** 29 + 2 ** 18 + 2 ** 21 + 2 ** 16);
+  });
+
+  test('int4 keeps half a byte an element and four bytes a group, and the logits in int8', () => {
+    const body = (2 ** 29 - 2 ** 20) * (0.5 + 4 / 32);
+    const others = 2 ** 21 + 2 ** 16;
+    expect(plan({ quantization: 'int4_g32' }).memory.weightBytes).toBe(body + 2 ** 20 + 4000 + others);
   });
 
   test('every decision has a reason', () => {

@@ -3,6 +3,7 @@
  * is refused with the flag and a value that would work.
  */
 import { TokenmillError } from '../base/errors.ts';
+import { quantizedBytes, storedAs } from '../quant/quantization.ts';
 import type { MachineFacts, ModelFacts } from './facts.ts';
 import { type EngineConfig, FLAGS } from './flags.ts';
 import { formatBytes } from './format.ts';
@@ -154,6 +155,15 @@ export function resolveThreads(
   return threads;
 }
 
+/** Bytes of all linear weights as the cpu backend stores them. */
+function linearBytes(model: ModelFacts, { quantization, weightDType }: Device): number {
+  const { linearElements, linearRows, logitsElements, logitsRows } = model;
+  const [body, head] = [storedAs(quantization, false), storedAs(quantization, true)];
+  if (body === null || head === null) return linearElements * BYTES[weightDType];
+  const rest = quantizedBytes(body, linearElements - logitsElements, linearRows - logitsRows);
+  return rest + quantizedBytes(head, logitsElements, logitsRows);
+}
+
 /** The one sum: budget = share x total - already in use; weights + scratch + KV must stay below it. */
 class MemorySum {
   readonly budgetBytes: number;
@@ -171,12 +181,7 @@ class MemorySum {
     this.budgetBytes = Math.max(0, Math.floor(config.gpuMemoryUtilization * machine.totalMemoryBytes - inUse));
     reasons['availableBytes'] =
       `${config.gpuMemoryUtilization} (--gpu-memory-utilization) x ${formatBytes(machine.totalMemoryBytes)} - ${formatBytes(inUse)} in use`;
-    const linear =
-      device.backend === 'reference'
-        ? model.linearElements * 4
-        : device.quantization === 'int8'
-          ? model.linearElements + model.linearRows * 4
-          : model.linearElements * BYTES[device.weightDType];
+    const linear = device.backend === 'reference' ? model.linearElements * 4 : linearBytes(model, device);
     const embedding = model.embeddingElements * (device.backend === 'reference' ? 4 : BYTES[model.checkpointDType]);
     this.weightBytes = linear + embedding + model.vectorElements * 4;
     const { layers, kvHeads, headDim } = model.kv;

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { assert } from '../base/assert.ts';
 import { TokenmillError } from '../base/errors.ts';
 import { nearestName } from '../base/nearest.ts';
-import type { Program } from '../program/program.ts';
+import { makesLogits, type Program } from '../program/program.ts';
 import type { ModelConfig } from './config.ts';
 import type { ModelFamily } from './family.ts';
 import { ConfigFields, type JsonObject } from './fields.ts';
@@ -53,18 +53,32 @@ export interface WeightCounts {
   readonly linearElements: number;
   /** Output rows of all linear weights: int8 keeps one fp32 scale each. */
   readonly linearRows: number;
+  /** The part of both that projects to logits. */
+  readonly logitsElements: number;
+  readonly logitsRows: number;
   readonly embeddingElements: number;
   /** Norms, biases and RoPE tables. */
   readonly vectorElements: number;
 }
 
 export function countWeights(program: Program): WeightCounts {
-  const counts = { linearElements: 0, linearRows: 0, embeddingElements: 0, vectorElements: 0 };
-  for (const { role, shape } of program.weights) {
+  const counts = {
+    linearElements: 0,
+    linearRows: 0,
+    logitsElements: 0,
+    logitsRows: 0,
+    embeddingElements: 0,
+    vectorElements: 0,
+  };
+  for (const { role, shape, value } of program.weights) {
     const elements = shape.reduce((a, b) => a * b, 1);
     if (role === 'linear') {
       counts.linearElements += elements;
       counts.linearRows += shape[0] ?? 0;
+      if (makesLogits(program, value)) {
+        counts.logitsElements = elements;
+        counts.logitsRows = shape[0] ?? 0;
+      }
     } else if (role === 'embedding') counts.embeddingElements += elements;
     else counts.vectorElements += elements;
   }

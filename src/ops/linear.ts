@@ -42,5 +42,13 @@ export const linear = defineOp({
     { T: 103, K: 1090, N: 50, bias: 1 },
   ],
   // bfloat16: the bf16 dot product instructions also round the activations to bf16, 2^-9 relative per factor.
-  tolerance: { float32: 1e-12, bfloat16: 1e-5, float16: 1e-12, int8: 1e-12 },
+  tolerance: {
+    float32: 1e-12,
+    bfloat16: 1e-5,
+    float16: 1e-12,
+    int8: 1e-12,
+    int4_g32: 1e-6,
+    int4_g64: 1e-6,
+    int4_g128: 1e-6,
+  },
 });

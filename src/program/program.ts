@@ -55,3 +55,9 @@ export interface Program {
   readonly logits: ValueId;
   readonly vocabSize: number;
 }
+
+/** Whether the weight `value` is the one that the logits are projected with. */
+export function makesLogits(program: Program, value: ValueId): boolean {
+  const last = program.calls.find((call) => call.outputs.includes(program.logits));
+  return last?.op === 'linear' && last.inputs[1] === value;
+}

@@ -8,6 +8,7 @@ const MODES = [
   { weightDType: 'bfloat16', quantization: 'none', kvDType: 'bfloat16' },
   { weightDType: 'float16', quantization: 'none', kvDType: 'bfloat16' },
   { weightDType: 'bfloat16', quantization: 'int8', kvDType: 'bfloat16' },
+  { weightDType: 'bfloat16', quantization: 'int4_g32', kvDType: 'bfloat16' },
 ] as const;
 
 describe.each(cpuTargets)('$name', ({ backend, isa }) => {

@@ -28,6 +28,8 @@ const FACTS = {
   checkpointDType: 'float32',
   linearElements: 1000,
   linearRows: 10,
+  logitsElements: 100,
+  logitsRows: 1,
   embeddingElements: 1000,
   vectorElements: 100,
   kv: { layers: 1, kvHeads: 1, headDim: 16 },

@@ -3,6 +3,7 @@ import type { KvDType, OpRun, Quantization, WeightDType } from '../../src/backen
 import { assert } from '../../src/base/assert.ts';
 import { Rng } from '../../src/base/rng.ts';
 import type { OperandData, OperandSpec, OpSpec, StepInputs } from '../../src/ops/define_op.ts';
+import { QUANTIZATIONS } from '../../src/quant/quantization.ts';
 
 export type Sizes = Readonly<Record<string, number>>;
 
@@ -16,7 +17,8 @@ export interface Storage {
 export function storageOf(op: OpSpec, key: string): Storage {
   const plain = { weightDType: 'float32', quantization: 'none', kvDType: 'float32' } as const;
   if (op.usesKv) return { ...plain, kvDType: key as KvDType };
-  return key === 'int8' ? { ...plain, quantization: 'int8' } : { ...plain, weightDType: key as WeightDType };
+  const quantization = QUANTIZATIONS.find((name) => name === key);
+  return quantization ? { ...plain, quantization } : { ...plain, weightDType: key as WeightDType };
 }
 
 export function makeRun(op: OpSpec, sizes: Sizes, storage: Storage, seed: number): OpRun {

@@ -4,7 +4,7 @@
  * the seed; SEED=n runs that one, SEEDS=n that many.
  */
 import { afterAll, describe, expect, test } from 'vitest';
-import type { Backend, LoadedModel } from '../../src/backends/backend.ts';
+import type { Backend, LoadedModel, Quantization } from '../../src/backends/backend.ts';
 import { maxLogitRows } from '../../src/config/plan.ts';
 import {
   aloneSimulation,
@@ -26,7 +26,7 @@ interface Setting {
   readonly backend: Backend;
   readonly isa: string;
   readonly weightDType: 'float32' | 'bfloat16';
-  readonly quantization: 'none' | 'int8';
+  readonly quantization: Quantization;
   readonly kvDType: 'float32' | 'bfloat16';
 }
 
@@ -64,8 +64,10 @@ function settings(backend: Backend): Setting[] {
   const levels = backend.isaLevels;
   const bf16 = levels.map((isa) => ({ ...plain, isa, weightDType: 'bfloat16', kvDType: 'bfloat16' }) as const);
   const fp32 = levels.map((isa) => ({ ...plain, isa, weightDType: 'float32', kvDType: 'float32' }) as const);
-  const int8 = levels.map((isa) => ({ ...(bf16[0] as Setting), isa, quantization: 'int8' }) as const);
-  return backend.name === 'reference' ? fp32 : [...bf16, ...fp32, ...int8];
+  const quantized = levels.flatMap((isa) =>
+    (['int8', 'int4_g32'] as const).map((quantization) => ({ ...(bf16[0] as Setting), isa, quantization })),
+  );
+  return backend.name === 'reference' ? fp32 : [...bf16, ...fp32, ...quantized];
 }
 
 const only = process.env['SEED'];

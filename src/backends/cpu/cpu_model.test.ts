@@ -151,7 +151,7 @@ const SCHEDULES: readonly (readonly (readonly Chunk[])[])[] = [
   Array.from({ length: 70 }, (_, i) => [{ sequence: 0, from: i, to: i + 1 }]),
 ];
 
-describe.each(['none', 'int8'] as const)('quantization %s', (quantization) => {
+describe.each(['none', 'int8', 'int4_g64'] as const)('quantization %s', (quantization) => {
   test('logits have the same bits for any schedule, batch, block size and number of threads', () => {
     const alone = load({ quantization });
     const expected = lastLogits(alone, [[{ sequence: 0, from: 0, to: 70 }]], 16);

@@ -2,7 +2,8 @@ import { assert } from '../../base/assert.ts';
 import { TokenmillError } from '../../base/errors.ts';
 import type { StepInputs } from '../../ops/define_op.ts';
 import { elementCount, planMemory } from '../../program/memory_plan.ts';
-import type { Program, ValueId, WeightDecl } from '../../program/program.ts';
+import { makesLogits, type Program, type ValueId, type WeightDecl } from '../../program/program.ts';
+import { storedAs } from '../../quant/quantization.ts';
 import type { CheckpointDType, LoadedModel, LoadOptions, TensorSource, WeightDType } from '../backend.ts';
 import { CpuLogitRows } from './cpu_logit_rows.ts';
 import { loadNative, type NativeModel, type NativeStep, type NativeTensor, native } from './native_binding.ts';
@@ -102,7 +103,7 @@ function loadWeights(model: NativeModel, options: LoadOptions): void {
 
 function loadWeight(model: NativeModel, decl: WeightDecl, options: LoadOptions): void {
   const [rows, width = 1] = decl.shape as readonly [number, number?];
-  const type = options.quantization === 'int8' ? 'int8' : options.weightDType;
+  const type = storedAs(options.quantization, makesLogits(options.program, decl.value)) ?? options.weightDType;
   if (decl.constant !== undefined) {
     if (decl.role === 'linear') model.setLinear(decl.value, decl.constant, rows, width, type);
     else model.setDense(decl.value, decl.constant, rows, width);

@@ -10,6 +10,7 @@ import { dirname, join } from 'node:path';
 import { AssertionError } from '../../base/assert.ts';
 import { ERRORS, type ErrorCode, TokenmillError } from '../../base/errors.ts';
 import { packageRoot } from '../../base/package_root.ts';
+import type { QuantizedType } from '../../quant/quantization.ts';
 import type { KvDType, WeightDType } from '../backend.ts';
 
 export interface NativeTensor {
@@ -58,7 +59,7 @@ export type NativeStep = [
   logitRowIds: Int32Array,
 ];
 
-export type NativeWeightType = WeightDType | 'int8';
+export type NativeWeightType = WeightDType | QuantizedType;
 
 export interface NativeModel {
   loadLinear(value: number, tensors: readonly NativeTensor[], width: number, type: NativeWeightType): void;

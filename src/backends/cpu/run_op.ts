@@ -4,6 +4,7 @@ import type { OperandSpec, StepInputs } from '../../ops/define_op.ts';
 import { opByName } from '../../ops/index.ts';
 import { planMemory } from '../../program/memory_plan.ts';
 import type { Program, ProgramValue } from '../../program/program.ts';
+import { storedAs } from '../../quant/quantization.ts';
 import type { OpRun, OpRunResult } from '../backend.ts';
 import { nativeStep } from './cpu_model.ts';
 import { loadNative, type NativeModel, native } from './native_binding.ts';
@@ -127,7 +128,7 @@ function readKv(model: NativeModel, kv: OpRun['kv']): OpRunResult['kv'] {
 }
 
 function loadWeights(model: NativeModel, run: OpRun): void {
-  const type = run.quantization === 'int8' ? 'int8' : run.weightDType;
+  const type = storedAs(run.quantization, false) ?? run.weightDType;
   for (const [id, spec] of inputSpecs(run).entries()) {
     const data = run.inputs[id];
     if (spec.kind !== 'weight' || !data) continue;

@@ -4,9 +4,11 @@ import { TokenmillError } from '../../base/errors.ts';
 import type { OperandData, StepInputs, StepSizes } from '../../ops/define_op.ts';
 import { opByName } from '../../ops/index.ts';
 import { elementCount } from '../../program/memory_plan.ts';
-import type { OpCall, Program, ValueId, WeightDecl } from '../../program/program.ts';
+import { makesLogits, type OpCall, type Program, type ValueId, type WeightDecl } from '../../program/program.ts';
 import { roundTo } from '../../quant/dtypes.ts';
+import { encodeInt4Groups, type Int4Groups, int4Linear } from '../../quant/int4_group.ts';
 import { encodeInt8Rows, type Int8Rows, int8Linear } from '../../quant/int8_channel.ts';
+import { groupOf, type QuantizedType, storedAs } from '../../quant/quantization.ts';
 import type { Backend, KvDType, LoadedModel, LoadOptions, OpRun, OpRunResult } from '../backend.ts';
 import { ReferenceLogitRows } from './logit_rows.ts';
 import { readWeight } from './read_weight.ts';
@@ -21,7 +23,7 @@ export function createReferenceBackend(): Backend {
 }
 
 /** A linear weight as the ops see it. */
-type Weight = Float32Array | Int8Rows;
+type Weight = Float32Array | Int8Rows | Int4Groups;
 
 interface KvCache {
   readonly dtype: KvDType;
@@ -34,17 +36,19 @@ interface PlainCall {
   readonly op: string;
   readonly attrs: Readonly<Record<string, number>>;
   readonly sizes: StepSizes;
-  readonly inputs: readonly (OperandData | Int8Rows | null)[];
+  readonly inputs: readonly (OperandData | Weight | null)[];
   readonly inputShapes: readonly (readonly number[] | null)[];
   readonly outputs: readonly OperandData[];
   readonly outputShapes: readonly (readonly number[])[];
 }
 
-/** Runs one op; int8 linears by their own definition, keys and values rounded to the cache's type on their way in. */
+/** Runs one op; quantised linears by their own definition, keys and values rounded to the cache's type on their way in. */
 function runPlain(call: PlainCall, kv: (KvCache & { readonly step: StepInputs }) | null): void {
   const [x, weight, bias] = call.inputs;
-  if (weight && 'scales' in weight) {
-    int8Linear(x as Float32Array, weight, bias as Float32Array | null, call.outputs[0] as Float32Array);
+  if (weight && !ArrayBuffer.isView(weight)) {
+    const [activations, offsets, y] = [x as Float32Array, bias as Float32Array | null, call.outputs[0] as Float32Array];
+    if ('scales' in weight) int8Linear(activations, weight, offsets, y);
+    else int4Linear(activations, weight, offsets, y);
     return;
   }
   const inputs = call.inputs as readonly (OperandData | null)[];
@@ -81,7 +85,8 @@ class ReferenceModel implements LoadedModel {
     this.logits = new ReferenceLogitRows(this.logitData, program.vocabSize);
     let weightBytes = 0;
     for (const weight of this.weights.values()) {
-      weightBytes += 'scales' in weight ? weight.values.byteLength + weight.scales.byteLength : weight.byteLength;
+      const arrays = weight instanceof Float32Array ? [weight] : Object.values(weight);
+      for (const array of arrays) if (typeof array !== 'number') weightBytes += array.byteLength;
     }
     const kvBytes = 2 * layers * numBlocks * blockSize * kvHeads * headDim * 4;
     this.memory = { weightBytes, kvBytes, scratchBytes: this.logitData.byteLength };
@@ -138,7 +143,7 @@ class ReferenceModel implements LoadedModel {
     id: ValueId,
     step: StepInputs,
     temporaries: ReadonlyMap<ValueId, Float32Array>,
-  ): OperandData | Int8Rows | null {
+  ): OperandData | Weight | null {
     const value = this.program.values[id];
     if (value === undefined) return null;
     if (value.kind === 'weight') return this.weights.get(id) ?? null;
@@ -157,12 +162,17 @@ function loadWeights(options: LoadOptions): Map<ValueId, Weight> {
   return loaded;
 }
 
-function loadWeight(decl: WeightDecl, { tensors, weightDType, quantization }: LoadOptions): Weight {
+function loadWeight(decl: WeightDecl, { program, tensors, weightDType, quantization }: LoadOptions): Weight {
   if (decl.constant !== undefined) return decl.constant;
   const data = readWeight(decl, tensors);
   refuseNonFinite(decl, data, 'The checkpoint is damaged; download it again.');
   if (decl.role !== 'linear') return data;
-  const packed = packLinear(data, decl.shape[1] as number, weightDType, quantization);
+  const packed = packLinear(
+    data,
+    decl.shape[1] as number,
+    weightDType,
+    storedAs(quantization, makesLogits(program, decl.value)),
+  );
   if (packed === data) refuseNonFinite(decl, data, `Its values do not fit ${weightDType}; choose another --dtype.`);
   return packed;
 }
@@ -177,9 +187,11 @@ function packLinear(
   data: Float32Array,
   width: number,
   dtype: LoadOptions['weightDType'],
-  quantization: LoadOptions['quantization'],
+  quantized: QuantizedType | null,
 ): Weight {
-  return quantization === 'int8' ? encodeInt8Rows(data, width) : roundTo(dtype, data);
+  if (quantized === null) return roundTo(dtype, data);
+  const group = groupOf(quantized);
+  return group === null ? encodeInt8Rows(data, width) : encodeInt4Groups(data, width, group);
 }
 
 function runOp(run: OpRun): OpRunResult {
@@ -187,7 +199,7 @@ function runOp(run: OpRun): OpRunResult {
   const inputs = run.inputs.map((data, i) => {
     if (run.op !== 'linear' || i !== 1) return data;
     const width = run.inputShapes[1]?.[1] as number;
-    return packLinear((data as Float32Array).slice(), width, run.weightDType, run.quantization);
+    return packLinear((data as Float32Array).slice(), width, run.weightDType, storedAs(run.quantization, false));
   });
   let kv: (KvCache & { readonly step: StepInputs }) | null = null;
   if (run.kv !== null) {

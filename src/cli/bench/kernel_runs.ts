@@ -5,6 +5,7 @@ import { Rng } from '../../base/rng.ts';
 import type { Dim, OperandData, OpSpec, StepInputs } from '../../ops/define_op.ts';
 import { opByName } from '../../ops/index.ts';
 import type { OpCall, Program, ProgramValue } from '../../program/program.ts';
+import { quantizedBytes, storedAs } from '../../quant/quantization.ts';
 
 /** One step's form. */
 export interface StepShape {
@@ -81,7 +82,8 @@ function costSizes(op: OpSpec, run: OpRun, shape: StepShape): Record<string, num
   }
   // Query i of a chunk sees i + 1 keys of it: half on average.
   sizes['context'] = shape.context + (shape.tokens + 1) / 2;
-  sizes['weightBytes'] = run.quantization === 'int8' ? 1 : run.weightDType === 'float32' ? 4 : 2;
+  const type = storedAs(run.quantization, false);
+  sizes['weightBytes'] = type === null ? (run.weightDType === 'float32' ? 4 : 2) : quantizedBytes(type, 1, 0);
   sizes['kvBytes'] = run.kv?.dtype === 'bfloat16' ? 2 : 4;
   return sizes;
 }

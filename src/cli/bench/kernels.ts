@@ -6,6 +6,7 @@ import type { ConfigOf, FlagTable } from '../../config/flag_types.ts';
 import { helpText } from '../../config/help.ts';
 import { inspectMachine } from '../../config/machine.ts';
 import { type JsonObject, loadModelConfig, recordProgram } from '../../models/index.ts';
+import { QUANTIZATIONS } from '../../quant/quantization.ts';
 import { shapeConfig } from '../../weights/random_model.ts';
 import { type KernelOptions, type KernelRun, kernelRuns, type StepShape } from './kernel_runs.ts';
 import { formatNumber, table } from './plot.ts';
@@ -50,7 +51,8 @@ export const KERNEL_FLAGS = {
   quantization: {
     kind: 'choice',
     cli: '--quantization',
-    of: ['none', 'int8'],
+    of: QUANTIZATIONS,
+    synonyms: { int4: 'int4_g32' },
     default: 'none',
     group: 'own',
     doc: 'Quantisation of the linear weights.',
@@ -132,7 +134,7 @@ function measure(
         microseconds: seconds * 1e6,
         gbPerS: cost.bytes / seconds / 1e9,
         gflopPerS: cost.flops / seconds / 1e9,
-        roofShare: roofSeconds(cost, run.op === 'linear' && flags.quantization === 'int8', roof) / seconds,
+        roofShare: roofSeconds(cost, run.op === 'linear' && flags.quantization !== 'none', roof) / seconds,
       });
     }
   }

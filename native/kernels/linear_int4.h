@@ -1,0 +1,180 @@
+// linear with 4-bit weights in groups of k, each with a scale and a minimum a column, and activations in int8 as in
+// linear_int8.h: w = d q + m with q in 0..15, so a row's sum over a group is d (q . x) + m (sum of x). The sums of products
+// are exact integers; what they become in fp32 is one chain over ascending k, so that every instruction set, number of rows
+// and tiling gives the same bits.
+#pragma once
+#include "linear_int8.h"
+
+namespace mill::MILL_ISA {
+
+// Steps of k whose products are summed before they are scaled: 8 times two products of at most 15 * 127 fit in 16 bits.
+constexpr int64_t kChunk = 32;
+
+// One panel's groups, one after the other: 16 scales, 16 minimums (bf16), then [group / 8][16 columns][4] bytes whose low
+// halves belong to the first four k and whose high halves to the next four.
+struct WeightsInt4 {
+  const uint8_t* data;
+  int64_t panel_bytes;
+  int64_t group_bytes;
+  const uint8_t* group(int64_t g, int panel) const { return data + panel * panel_bytes + g * group_bytes; }
+  static const uint16_t* scales(const uint8_t* group) { return reinterpret_cast<const uint16_t*>(group); }
+  static const uint16_t* minimums(const uint8_t* group) { return scales(group) + kPanel; }
+  static const uint8_t* quads(const uint8_t* group) { return group + int4_header_bytes; }
+};
+
+// Prepared input, as linear_int8.h has it, with the sums of x over each group, as fp32 [group][rows], before each block.
+struct Int4Input {
+  const float* sums;
+  const int32_t* quads;
+};
+
+inline int64_t int4_groups(const PackedLinear& weight) { return weight.k_padded / int4_group(weight.type); }
+
+// Words of one prepared row.
+inline int64_t int4_row_words(const PackedLinear& weight) { return weight.k_padded / 4 + int4_groups(weight); }
+
+inline Int4Input int4_input(const LinearArgs& args, const RowBlock& block) {
+  const int32_t* at = int8_rows(args) + block.begin * int4_row_words(args.weight);
+  return {reinterpret_cast<const float*>(at), at + int4_groups(args.weight) * block.rows};
+}
+
+// sum[r][j] = x . q over kChunk steps of k, in int32.
+template <int ROWS, int PANELS>
+MILL_INLINE void int4_chunk(const int32_t* x, const uint8_t* const (&quads)[PANELS], int64_t chunk, I (&sum)[ROWS][PANELS * kVectors]) {
+  constexpr int N = PANELS * kVectors;
+#pragma GCC unroll 64
+  for (int i = 0; i < ROWS * N; i++) sum[i / N][i % N] = Simd::zero_i32();
+#pragma GCC unroll 1
+  for (int64_t pair = 0; pair < kChunk / 8; pair++) {
+    const int32_t* at = x + pair * 2 * ROWS;
+#pragma GCC unroll 16
+    for (int j = 0; j < N; j++) {
+      const auto w = Simd::load_u4(quads[j / kVectors] + (chunk * (kChunk / 8) + pair) * 4 * kPanel + j % kVectors * 4 * W);
+#pragma GCC unroll 16
+      for (int r = 0; r < ROWS; r++) {
+        sum[r][j] = Simd::dot_u4(sum[r][j], w.low, Simd::set1_i32(at[r]));
+        sum[r][j] = Simd::dot_u4(sum[r][j], w.high, Simd::set1_i32(at[ROWS + r]));
+      }
+    }
+  }
+#pragma GCC unroll 64
+  for (int i = 0; i < ROWS * N; i++) sum[i / N][i % N] = Simd::sum_u4(sum[i / N][i % N]);
+}
+
+template <int ROWS, int PANELS, int64_t GROUP>
+[[gnu::noinline]] static void linear_block_int4(const Int4Input& x, const WeightsInt4& weights, int64_t groups, Ahead ahead, F (&acc)[ROWS][PANELS * kVectors]) {
+  constexpr int N = PANELS * kVectors;
+  for (int i = 0; i < ROWS * N; i++) acc[i / N][i % N] = Simd::zero();
+  for (int64_t g = 0; g < groups; g++) {
+    const uint8_t* group[PANELS];
+    const uint8_t* quads[PANELS];
+    for (int p = 0; p < PANELS; p++) {
+      group[p] = weights.group(g, p);
+      quads[p] = WeightsInt4::quads(group[p]);
+      for (int64_t byte = 0; byte < weights.group_bytes; byte += 64) Simd::prefetch(ahead.at + p * ahead.panel_stride + byte * ahead.step / 64);
+    }
+    ahead.at += weights.group_bytes * ahead.step / 64;
+    for (int64_t chunk = 0; chunk < GROUP / kChunk; chunk++) {
+      I sum[ROWS][N];
+      int4_chunk<ROWS, PANELS>(x.quads + (g * GROUP + chunk * kChunk) / 4 * ROWS, quads, chunk, sum);
+      const bool last = chunk + 1 == GROUP / kChunk;
+#pragma GCC unroll 16
+      for (int j = 0; j < N; j++) {
+        const F d = Simd::load_bf16(WeightsInt4::scales(group[j / kVectors]) + j % kVectors * W);
+        const F m = Simd::load_bf16(WeightsInt4::minimums(group[j / kVectors]) + j % kVectors * W);
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; r++) {
+          F y = Simd::fma(Simd::to_float(sum[r][j]), d, acc[r][j]);
+          if (last) y = Simd::fma(Simd::set1(x.sums[g * ROWS + r]), m, y);
+          acc[r][j] = y;
+        }
+      }
+    }
+  }
+}
+
+// y = acc * row scale + bias.
+template <int ROWS, int PANELS, int64_t GROUP>
+inline void linear_tile_int4(const LinearArgs& args, const WeightsInt4& weights, const RowBlock& block, int64_t panel, const Ahead& ahead) {
+  const WeightsInt4 from{weights.data + panel * weights.panel_bytes, weights.panel_bytes, weights.group_bytes};
+  F acc[ROWS][PANELS * kVectors];
+  linear_block_int4<ROWS, PANELS, GROUP>(int4_input(args, block), from, args.weight.k_padded / GROUP, ahead, acc);
+  const Target target = linear_target(args, block.begin, panel, true, true);
+  for (int r = 0; r < ROWS; r++) {
+    const F scale = Simd::set1(int8_row_scales(args)[block.begin + r]);
+    for (int j = 0; j < PANELS * kVectors; j++) {
+      const int64_t columns = target.columns - j * W;
+      F y = Simd::mul(acc[r][j], scale);
+      if (target.bias) y = Simd::add(y, load_columns(target.bias + j * W, columns));
+      store_columns(target.y + r * target.stride + j * W, y, columns);
+    }
+  }
+}
+
+template <int ROWS, int PANELS, int64_t GROUP>
+inline void linear_rows_int4(const LinearArgs& args, const WeightsInt4& weights, const RowBlock& block, int64_t panel, const Ahead& ahead) {
+  if constexpr (ROWS > 1) {
+    if (block.rows < ROWS) return linear_rows_int4<ROWS - 1, PANELS, GROUP>(args, weights, block, panel, ahead);
+  }
+  linear_tile_int4<ROWS, PANELS, GROUP>(args, weights, block, panel, ahead);
+}
+
+// All rows of PANELS panels; each block of rows asks for its part of the next panels' weights.
+template <int PANELS, int64_t GROUP>
+inline void linear_panels_int4(const LinearArgs& args, const WeightsInt4& weights, int64_t panel) {
+  const int64_t blocks = row_blocks(args.m, Simd::kRowsI8);
+  const char* here = reinterpret_cast<const char*>(weights.data + panel * weights.panel_bytes);
+  for (int64_t b = 0; b < blocks; b++) {
+    const int64_t from = blocks == 1 ? kAhead * 64 : PANELS * weights.panel_bytes + weights.panel_bytes * b / blocks;
+    const Ahead ahead{here + from, weights.panel_bytes, 64 / blocks};
+    linear_rows_int4<Simd::kRowsI8, PANELS, GROUP>(args, weights, row_block(args.m, Simd::kRowsI8, b), panel, ahead);
+  }
+}
+
+template <int64_t GROUP>
+inline void linear_int4(const LinearArgs& args, int64_t begin, int64_t end) {
+  const int64_t group_bytes = int4_group_bytes(GROUP);
+  const WeightsInt4 weights{static_cast<const uint8_t*>(args.weight.data), args.weight.k_padded / GROUP * group_bytes, group_bytes};
+  int64_t panel = begin;
+  if (args.m == 1) {
+    constexpr int wide = Simd::kPanelsOneRow;
+    for (; panel + wide <= end; panel += wide) linear_panels_int4<wide, GROUP>(args, weights, panel);
+  }
+  for (; panel + Simd::kPanels <= end; panel += Simd::kPanels) linear_panels_int4<Simd::kPanels, GROUP>(args, weights, panel);
+  for (; panel < end; panel++) linear_panels_int4<1, GROUP>(args, weights, panel);
+}
+
+struct LinearDotI4 {
+  // As LinearDotI8's rows, after the sums of each group.
+  static void prepare(const LinearArgs& args, int64_t member, int64_t members) {
+    const PackedLinear& weight = args.weight;
+    const int64_t groups = int4_groups(weight), group = int4_group(weight.type), blocks = row_blocks(args.m, Simd::kRowsI8);
+    for (int64_t b = blocks * member / members; b < blocks * (member + 1) / members; b++) {
+      const RowBlock block = row_block(args.m, Simd::kRowsI8, b);
+      int32_t* to = int8_rows(args) + block.begin * int4_row_words(weight);
+      float* sums = reinterpret_cast<float*>(to);
+      int32_t* quads = to + groups * block.rows;
+      quantise_block(args, block, quads);
+      for (int64_t r = 0; r < block.rows; r++) {
+        for (int64_t g = 0; g < groups; g++) {
+          int32_t sum = 0;
+          for (int64_t quad = g * group / 4; quad < (g + 1) * group / 4; quad++) {
+            const int8_t* x = reinterpret_cast<const int8_t*>(quads + quad * block.rows + r);
+            sum += x[0] + x[1] + x[2] + x[3];
+          }
+          sums[g * block.rows + r] = static_cast<float>(sum);
+        }
+      }
+    }
+  }
+
+  static void run(const LinearArgs& args, int64_t begin, int64_t end) {
+    switch (args.weight.type) {
+      case WeightType::i4_g128: return linear_int4<128>(args, begin, end);
+      case WeightType::i4_g64: return linear_int4<64>(args, begin, end);
+      default: return linear_int4<32>(args, begin, end);
+    }
+  }
+};
+
+}  // namespace mill::MILL_ISA
