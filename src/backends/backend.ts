@@ -2,9 +2,10 @@
  * What a backend is to everybody above it. It takes a Program and weights, owns KV and weight memory, and runs one step a
  * call. Nothing above `src/backends` knows which one runs.
  */
+
+import type { Quantization } from '../base/quantization.ts';
 import type { OperandData, StepInputs, StepSizes } from '../ops/define_op.ts';
 import type { Program } from '../program/program.ts';
-import type { Quantization } from '../quant/quantization.ts';
 
 export type CheckpointDType =
   | 'F64'
@@ -41,7 +42,7 @@ export interface LoadOptions {
   readonly tensors: ReadonlyMap<string, TensorSource>;
   /** Storage type of linear weights that are not quantised. */
   readonly weightDType: WeightDType;
-  /** Of linear weights, with per-token dynamic int8 activations; see quant/quantization.ts. */
+  /** Of linear weights, with per-token dynamic int8 activations; see base/quantization.ts. */
   readonly quantization: Quantization;
   readonly kvDType: KvDType;
   readonly blockSize: number;

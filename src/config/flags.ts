@@ -2,7 +2,7 @@
  * Every flag, once. Types, parsing, help, docs/flags.md and the config file come from this table. Names and meanings are
  * vLLM's wherever it has the flag; where a default differs the doc says so.
  */
-import { QUANTIZATIONS } from '../quant/quantization.ts';
+import { QUANTIZATIONS } from '../base/quantization.ts';
 import type { ConfigOf, FlagTable } from './flag_types.ts';
 import { SERVER_FLAGS } from './server_flags.ts';
 

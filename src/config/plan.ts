@@ -1,5 +1,5 @@
 /** What was worked out from flags, model and machine: frozen, logged at start, served at `/plan`; each value with its reason. */
-import type { Quantization } from '../quant/quantization.ts';
+import type { Quantization } from '../base/quantization.ts';
 import type { EngineConfig } from './flags.ts';
 
 export interface EnginePlan {

@@ -3,7 +3,7 @@
  * is refused with the flag and a value that would work.
  */
 import { TokenmillError } from '../base/errors.ts';
-import { quantizedBytes, storedAs } from '../quant/quantization.ts';
+import { quantizedBytes, storedAs } from '../base/quantization.ts';
 import type { MachineFacts, ModelFacts } from './facts.ts';
 import { type EngineConfig, FLAGS } from './flags.ts';
 import { formatBytes } from './format.ts';

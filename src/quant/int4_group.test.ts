@@ -1,8 +1,8 @@
 import { expect, test } from 'vitest';
+import { QUANTIZATIONS, quantizedBytes, storedAs } from '../base/quantization.ts';
 import { Rng } from '../base/rng.ts';
 import { decodeInt4Groups, encodeInt4Groups, int4Linear } from './int4_group.ts';
 import { decodeInt8Rows, encodeInt8Rows } from './int8_channel.ts';
-import { QUANTIZATIONS, quantizedBytes, storedAs } from './quantization.ts';
 
 const normals = (count: number, seed: number) => {
   const rng = new Rng(seed);

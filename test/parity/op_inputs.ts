@@ -1,9 +1,9 @@
 /** Seeded random operands for one row of an op's `cases`. */
 import type { KvDType, OpRun, Quantization, WeightDType } from '../../src/backends/backend.ts';
 import { assert } from '../../src/base/assert.ts';
+import { QUANTIZATIONS } from '../../src/base/quantization.ts';
 import { Rng } from '../../src/base/rng.ts';
 import type { OperandData, OperandSpec, OpSpec, StepInputs } from '../../src/ops/define_op.ts';
-import { QUANTIZATIONS } from '../../src/quant/quantization.ts';
 
 export type Sizes = Readonly<Record<string, number>>;
 

@@ -1,9 +1,9 @@
 import { assert } from '../../base/assert.ts';
 import { TokenmillError } from '../../base/errors.ts';
+import { storedAs } from '../../base/quantization.ts';
 import type { StepInputs } from '../../ops/define_op.ts';
 import { elementCount, planMemory } from '../../program/memory_plan.ts';
 import { makesLogits, type Program, type ValueId, type WeightDecl } from '../../program/program.ts';
-import { storedAs } from '../../quant/quantization.ts';
 import type { CheckpointDType, LoadedModel, LoadOptions, TensorSource, WeightDType } from '../backend.ts';
 import { CpuLogitRows } from './cpu_logit_rows.ts';
 import { loadNative, type NativeModel, type NativeStep, type NativeTensor, native } from './native_binding.ts';

@@ -10,7 +10,7 @@ import { dirname, join } from 'node:path';
 import { AssertionError } from '../../base/assert.ts';
 import { ERRORS, type ErrorCode, TokenmillError } from '../../base/errors.ts';
 import { packageRoot } from '../../base/package_root.ts';
-import type { QuantizedType } from '../../quant/quantization.ts';
+import type { QuantizedType } from '../../base/quantization.ts';
 import type { KvDType, WeightDType } from '../backend.ts';
 
 export interface NativeTensor {

@@ -1,10 +1,10 @@
 /** One op alone, as a program of one call: the kernels and the runtime are those of a whole model. */
 import { assert } from '../../base/assert.ts';
+import { storedAs } from '../../base/quantization.ts';
 import type { OperandSpec, StepInputs } from '../../ops/define_op.ts';
 import { opByName } from '../../ops/index.ts';
 import { planMemory } from '../../program/memory_plan.ts';
 import type { Program, ProgramValue } from '../../program/program.ts';
-import { storedAs } from '../../quant/quantization.ts';
 import type { OpRun, OpRunResult } from '../backend.ts';
 import { nativeStep } from './cpu_model.ts';
 import { loadNative, type NativeModel, native } from './native_binding.ts';

@@ -1,6 +1,7 @@
 /** The definition of a backend: every op by its plain `reference`, everything fp32 in JavaScript, one op after the other. */
 import { assert } from '../../base/assert.ts';
 import { TokenmillError } from '../../base/errors.ts';
+import { groupOf, type QuantizedType, storedAs } from '../../base/quantization.ts';
 import type { OperandData, StepInputs, StepSizes } from '../../ops/define_op.ts';
 import { opByName } from '../../ops/index.ts';
 import { elementCount } from '../../program/memory_plan.ts';
@@ -8,7 +9,6 @@ import { makesLogits, type OpCall, type Program, type ValueId, type WeightDecl }
 import { roundTo } from '../../quant/dtypes.ts';
 import { encodeInt4Groups, type Int4Groups, int4Linear } from '../../quant/int4_group.ts';
 import { encodeInt8Rows, type Int8Rows, int8Linear } from '../../quant/int8_channel.ts';
-import { groupOf, type QuantizedType, storedAs } from '../../quant/quantization.ts';
 import type { Backend, KvDType, LoadedModel, LoadOptions, OpRun, OpRunResult } from '../backend.ts';
 import { ReferenceLogitRows } from './logit_rows.ts';
 import { readWeight } from './read_weight.ts';

@@ -1,11 +1,11 @@
 /** The ops of a model at the sizes it really has, as runs for a backend: each different op call once. */
 import type { OpRun, Quantization, WeightDType } from '../../backends/backend.ts';
 import { assert } from '../../base/assert.ts';
+import { quantizedBytes, storedAs } from '../../base/quantization.ts';
 import { Rng } from '../../base/rng.ts';
 import type { Dim, OperandData, OpSpec, StepInputs } from '../../ops/define_op.ts';
 import { opByName } from '../../ops/index.ts';
 import type { OpCall, Program, ProgramValue } from '../../program/program.ts';
-import { quantizedBytes, storedAs } from '../../quant/quantization.ts';
 
 /** One step's form. */
 export interface StepShape {

@@ -1,12 +1,12 @@
 /** `bench kernels`: each op at a model's sizes through the backend, against the measured roof. */
 import { writeFile } from 'node:fs/promises';
 import { createCpuBackend } from '../../backends/cpu/cpu_backend.ts';
+import { QUANTIZATIONS } from '../../base/quantization.ts';
 import { parseCommandLine } from '../../config/command_line.ts';
 import type { ConfigOf, FlagTable } from '../../config/flag_types.ts';
 import { helpText } from '../../config/help.ts';
 import { inspectMachine } from '../../config/machine.ts';
 import { type JsonObject, loadModelConfig, recordProgram } from '../../models/index.ts';
-import { QUANTIZATIONS } from '../../quant/quantization.ts';
 import { shapeConfig } from '../../weights/random_model.ts';
 import { type KernelOptions, type KernelRun, kernelRuns, type StepShape } from './kernel_runs.ts';
 import { formatNumber, table } from './plot.ts';
