@@ -14,8 +14,10 @@ constexpr int64_t kChunk = 32;
 // halves belong to the first four k and whose high halves to the next four.
 struct WeightsInt4 {
   const uint8_t* data;
-  int64_t panel_bytes;
+  int64_t groups;
+  int64_t chunks;  // of a group
   int64_t group_bytes;
+  int64_t panel_bytes;
   const uint8_t* group(int64_t g, int panel) const { return data + panel * panel_bytes + g * group_bytes; }
   static const uint16_t* scales(const uint8_t* group) { return reinterpret_cast<const uint16_t*>(group); }
   static const uint16_t* minimums(const uint8_t* group) { return scales(group) + kPanel; }
@@ -61,11 +63,13 @@ MILL_INLINE void int4_chunk(const int32_t* x, const uint8_t* const (&quads)[PANE
   for (int i = 0; i < ROWS * N; i++) sum[i / N][i % N] = Simd::sum_u4(sum[i / N][i % N]);
 }
 
-template <int ROWS, int PANELS, int64_t GROUP>
-[[gnu::noinline]] static void linear_block_int4(const Int4Input& x, const WeightsInt4& weights, int64_t groups, Ahead ahead, F (&acc)[ROWS][PANELS * kVectors]) {
+// ONE: a group is one chunk.
+template <int ROWS, int PANELS, bool ONE>
+[[gnu::noinline]] static void linear_block_int4(const Int4Input& x, const WeightsInt4& weights, Ahead ahead, F (&acc)[ROWS][PANELS * kVectors]) {
   constexpr int N = PANELS * kVectors;
   for (int i = 0; i < ROWS * N; i++) acc[i / N][i % N] = Simd::zero();
-  for (int64_t g = 0; g < groups; g++) {
+  const int64_t chunks = ONE ? 1 : weights.chunks;
+  for (int64_t g = 0; g < weights.groups; g++) {
     const uint8_t* group[PANELS];
     const uint8_t* quads[PANELS];
     for (int p = 0; p < PANELS; p++) {
@@ -74,10 +78,10 @@ template <int ROWS, int PANELS, int64_t GROUP>
       for (int64_t byte = 0; byte < weights.group_bytes; byte += 64) Simd::prefetch(ahead.at + p * ahead.panel_stride + byte * ahead.step / 64);
     }
     ahead.at += weights.group_bytes * ahead.step / 64;
-    for (int64_t chunk = 0; chunk < GROUP / kChunk; chunk++) {
+    for (int64_t chunk = 0; chunk < chunks; chunk++) {
       I sum[ROWS][N];
-      int4_chunk<ROWS, PANELS>(x.quads + (g * GROUP + chunk * kChunk) / 4 * ROWS, quads, chunk, sum);
-      const bool last = chunk + 1 == GROUP / kChunk;
+      int4_chunk<ROWS, PANELS>(x.quads + (g * chunks + chunk) * kChunk / 4 * ROWS, quads, chunk, sum);
+      const bool last = chunk + 1 == chunks;
 #pragma GCC unroll 16
       for (int j = 0; j < N; j++) {
         const F d = Simd::load_bf16(WeightsInt4::scales(group[j / kVectors]) + j % kVectors * W);
@@ -94,11 +98,13 @@ template <int ROWS, int PANELS, int64_t GROUP>
 }
 
 // y = acc * row scale + bias.
-template <int ROWS, int PANELS, int64_t GROUP>
+template <int ROWS, int PANELS>
 inline void linear_tile_int4(const LinearArgs& args, const WeightsInt4& weights, const RowBlock& block, int64_t panel, const Ahead& ahead) {
-  const WeightsInt4 from{weights.data + panel * weights.panel_bytes, weights.panel_bytes, weights.group_bytes};
+  WeightsInt4 from = weights;
+  from.data += panel * weights.panel_bytes;
   F acc[ROWS][PANELS * kVectors];
-  linear_block_int4<ROWS, PANELS, GROUP>(int4_input(args, block), from, args.weight.k_padded / GROUP, ahead, acc);
+  if (weights.chunks == 1) linear_block_int4<ROWS, PANELS, true>(int4_input(args, block), from, ahead, acc);
+  else linear_block_int4<ROWS, PANELS, false>(int4_input(args, block), from, ahead, acc);
   const Target target = linear_target(args, block.begin, panel, true, true);
   for (int r = 0; r < ROWS; r++) {
     const F scale = Simd::set1(int8_row_scales(args)[block.begin + r]);
@@ -111,37 +117,28 @@ inline void linear_tile_int4(const LinearArgs& args, const WeightsInt4& weights,
   }
 }
 
-template <int ROWS, int PANELS, int64_t GROUP>
+template <int ROWS, int PANELS>
 inline void linear_rows_int4(const LinearArgs& args, const WeightsInt4& weights, const RowBlock& block, int64_t panel, const Ahead& ahead) {
   if constexpr (ROWS > 1) {
-    if (block.rows < ROWS) return linear_rows_int4<ROWS - 1, PANELS, GROUP>(args, weights, block, panel, ahead);
+    if (block.rows < ROWS) return linear_rows_int4<ROWS - 1, PANELS>(args, weights, block, panel, ahead);
   }
-  linear_tile_int4<ROWS, PANELS, GROUP>(args, weights, block, panel, ahead);
+  linear_tile_int4<ROWS, PANELS>(args, weights, block, panel, ahead);
 }
 
-// All rows of PANELS panels; each block of rows asks for its part of the next panels' weights.
-template <int PANELS, int64_t GROUP>
+// Block `index` of `count` asks for its part of the weights of the panels after these; a single one runs ahead of itself.
+template <int PANELS>
+inline Ahead int4_ahead(const WeightsInt4& weights, int64_t panel, int64_t index, int64_t count) {
+  const char* here = reinterpret_cast<const char*>(weights.data + panel * weights.panel_bytes);
+  if (count == 1) return {here + kAhead * 64, weights.panel_bytes, 64};
+  return {here + PANELS * weights.panel_bytes + weights.panel_bytes * index / count, weights.panel_bytes, 64 / count};
+}
+
+template <int PANELS>
 inline void linear_panels_int4(const LinearArgs& args, const WeightsInt4& weights, int64_t panel) {
   const int64_t blocks = row_blocks(args.m, Simd::kRowsI8);
-  const char* here = reinterpret_cast<const char*>(weights.data + panel * weights.panel_bytes);
   for (int64_t b = 0; b < blocks; b++) {
-    const int64_t from = blocks == 1 ? kAhead * 64 : PANELS * weights.panel_bytes + weights.panel_bytes * b / blocks;
-    const Ahead ahead{here + from, weights.panel_bytes, 64 / blocks};
-    linear_rows_int4<Simd::kRowsI8, PANELS, GROUP>(args, weights, row_block(args.m, Simd::kRowsI8, b), panel, ahead);
+    linear_rows_int4<Simd::kRowsI8, PANELS>(args, weights, row_block(args.m, Simd::kRowsI8, b), panel, int4_ahead<PANELS>(weights, panel, b, blocks));
   }
-}
-
-template <int64_t GROUP>
-inline void linear_int4(const LinearArgs& args, int64_t begin, int64_t end) {
-  const int64_t group_bytes = int4_group_bytes(GROUP);
-  const WeightsInt4 weights{static_cast<const uint8_t*>(args.weight.data), args.weight.k_padded / GROUP * group_bytes, group_bytes};
-  int64_t panel = begin;
-  if (args.m == 1) {
-    constexpr int wide = Simd::kPanelsOneRow;
-    for (; panel + wide <= end; panel += wide) linear_panels_int4<wide, GROUP>(args, weights, panel);
-  }
-  for (; panel + Simd::kPanels <= end; panel += Simd::kPanels) linear_panels_int4<Simd::kPanels, GROUP>(args, weights, panel);
-  for (; panel < end; panel++) linear_panels_int4<1, GROUP>(args, weights, panel);
 }
 
 struct LinearDotI4 {
@@ -169,11 +166,15 @@ struct LinearDotI4 {
   }
 
   static void run(const LinearArgs& args, int64_t begin, int64_t end) {
-    switch (args.weight.type) {
-      case WeightType::i4_g128: return linear_int4<128>(args, begin, end);
-      case WeightType::i4_g64: return linear_int4<64>(args, begin, end);
-      default: return linear_int4<32>(args, begin, end);
+    const int64_t group = int4_group(args.weight.type), groups = int4_groups(args.weight), bytes = int4_group_bytes(group);
+    const WeightsInt4 weights{static_cast<const uint8_t*>(args.weight.data), groups, group / kChunk, bytes, groups * bytes};
+    int64_t panel = begin;
+    if (args.m == 1) {
+      constexpr int wide = Simd::kPanelsOneRow;
+      for (; panel + wide <= end; panel += wide) linear_tile_int4<1, wide>(args, weights, {0, 1}, panel, int4_ahead<wide>(weights, panel, 0, 1));
     }
+    for (; panel + Simd::kPanels <= end; panel += Simd::kPanels) linear_panels_int4<Simd::kPanels>(args, weights, panel);
+    for (; panel < end; panel++) linear_panels_int4<1>(args, weights, panel);
   }
 };
 
