@@ -1,7 +1,7 @@
 /**
  * Tokenmill and node-llama-cpp on the same weights, threads and prompts, in turns, in the same run.
  *
- *   npm run bench:peers -- [--models smol-135m,llama-1b] [--formats bf16,int8] [--rounds 3] [--threads N]
+ *   npm run bench:peers -- [--models smol-135m,llama-1b] [--formats bf16,int8,int4] [--rounds 3] [--threads N]
  *                          [--scenarios 'decode 1,prefill 512'] [--output-len 24] [--modes] [--write]
  *
  * Installs the peer into .cache/peers and writes random models to .cache/models on first use. `--modes` also compares ways of
@@ -12,6 +12,7 @@ import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ROOT, run, SetupError, setupOrExit } from '../../scripts/setup.mjs';
+import { FORMATS } from './formats.mjs';
 import { formatReport } from './report.mjs';
 import { scenarios } from './work.mjs';
 
@@ -69,7 +70,12 @@ async function installPeer() {
 /** Folder and GGUF files of a shape; made once. */
 async function makeModel(shape, formats) {
   const folder = join(MODELS, shape);
-  const gguf = { bf16: join(folder, 'model-bf16.gguf'), int8: join(folder, 'model-q8_0.gguf') };
+  const gguf = Object.fromEntries(
+    Object.entries(FORMATS).map(([format, { gguf: type }]) => [
+      format,
+      join(folder, `model-${type.toLowerCase()}.gguf`),
+    ]),
+  );
   const { makeRandomModel } = await import(join(ROOT, 'dist', 'cli', 'random_model.js'));
   const { convertFolderToGguf } = await import(join(ROOT, 'dist', 'cli', 'convert_gguf.js'));
   if (!existsSync(gguf.bf16)) {
@@ -77,7 +83,9 @@ async function makeModel(shape, formats) {
     rmSync(folder, { recursive: true, force: true });
     makeRandomModel(shape, folder, { gguf: true });
   }
-  if (formats.includes('int8') && !existsSync(gguf.int8)) convertFolderToGguf(folder, gguf.int8, 'Q8_0');
+  for (const format of formats) {
+    if (!existsSync(gguf[format])) convertFolderToGguf(folder, gguf[format], FORMATS[format].gguf);
+  }
   return { shape, folder, gguf, ...(await countElements(folder)) };
 }
 

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { formatReport, median, roofRate } from './report.mjs';
 import { prompt, rate, scenarios } from './work.mjs';
 
-const roof = { bandwidthGBs: 20, fp32GFlops: 100, int8GOps: 200 };
+const roof = { bandwidthGBs: 20, fp32GFlops: 90, bf16GFlops: 100, int8GOps: 200 };
 const model = { shape: 'm', elements: 1e9, headElements: 1e8 };
 
 describe('rates', () => {

@@ -1,4 +1,5 @@
 /** The tables of docs/performance.md from what was measured. */
+import { FORMATS } from './formats.mjs';
 
 export function median(values) {
   const ascending = [...values].sort((a, b) => a - b);
@@ -18,13 +19,13 @@ function table(head, rows) {
  * weight and token, and the slower of the two decides. Attention and everything else count as nothing.
  */
 export function roofRate({ name, kind, sequences, promptLen }, { elements, headElements }, format, roof) {
-  const weightBytes = format === 'int8' ? 1 : 2;
   const tokens = kind === 'prefill' ? promptLen : sequences;
   const logitRows = kind === 'prefill' ? 1 : sequences;
   if (!(tokens > 0)) throw new Error(`${name} has no tokens`);
   const operations = 2 * (tokens * (elements - headElements) + logitRows * headElements);
-  const peak = (format === 'int8' ? roof.int8GOps : roof.fp32GFlops) * 1e9;
-  const seconds = Math.max((elements * weightBytes) / (roof.bandwidthGBs * 1e9), operations / peak);
+  const { bytes, headBytes, peak } = FORMATS[format];
+  const weightBytes = (elements - headElements) * bytes + headElements * headBytes;
+  const seconds = Math.max(weightBytes / (roof.bandwidthGBs * 1e9), operations / (roof[peak] * 1e9));
   return tokens / seconds;
 }
 
@@ -48,8 +49,6 @@ function scenarioRows({ model, format, results }, roof, scenarios) {
   });
 }
 
-const FORMATS = { bf16: 'BF16 on both', int8: 'int8 here, Q8_0 there' };
-
 function modelSection(measured, roof, scenarios) {
   const { model, format, starts } = measured;
   const [ours, theirs] = [median(starts.tokenmill), median(starts.llama)];
@@ -60,7 +59,7 @@ function modelSection(measured, roof, scenarios) {
     `${digits(theirs / ours)} x`,
     '',
   ];
-  const head = [`${model.shape}, ${FORMATS[format]}`, 'Tokenmill', 'node-llama-cpp', 'ratio', 'of the roof'];
+  const head = [`${model.shape}, ${FORMATS[format].title}`, 'Tokenmill', 'node-llama-cpp', 'ratio', 'of the roof'];
   return table(head, [...scenarioRows(measured, roof, scenarios), start]);
 }
 
@@ -93,7 +92,7 @@ export function formatReport({ date, machine, roof, measured, modes, command, pe
     `Measured ${date} with \`${command}\`; medians of ${rounds} rounds in which both engines took turns.`,
     '',
     `- Machine: ${machine.cpu}, ${machine.threads} threads, Node ${machine.node}`,
-    `- Roof, measured by the same run: ${digits(roof.bandwidthGBs)} GB/s, ${digits(roof.fp32GFlops)} GFLOP/s in fp32, ${digits(roof.int8GOps)} GOP/s in int8`,
+    `- Roof, measured by the same run: ${digits(roof.bandwidthGBs)} GB/s, ${digits(roof.fp32GFlops)} GFLOP/s in fp32, ${digits(roof.bf16GFlops)} in bf16, ${digits(roof.int8GOps)} GOP/s in int8`,
     `- Tokenmill: ${ours.engine}`,
     `- ${peer}: ${theirs.engine}${theirs.binary === null ? '' : `, ${theirs.binary}`}`,
     '',

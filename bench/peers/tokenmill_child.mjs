@@ -1,5 +1,6 @@
 /** One run of Tokenmill: as an application uses it, with the engine on its own thread. */
 import { LLM } from '../../dist/index.js';
+import { FORMATS } from './formats.mjs';
 import { CONTEXT, runChild } from './work.mjs';
 
 async function load({ folder, threads, format }) {
@@ -8,7 +9,7 @@ async function load({ folder, threads, format }) {
     maxModelLen: CONTEXT,
     enablePrefixCaching: false,
     numGpuBlocksOverride: Math.ceil(CONTEXT / 16) + 32 * 8,
-    ...(format === 'int8' ? { quantization: 'int8' } : { dtype: 'bfloat16' }),
+    ...FORMATS[format].options,
   });
   const { backend, isa } = llm.plan;
   return {

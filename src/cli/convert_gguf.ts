@@ -7,7 +7,8 @@ import { type JsonObject, loadModelConfig, type ModelConfig, recordProgram } fro
 import { readJsonFile } from '../models/json_file.ts';
 import { inverseFrequencies } from '../models/rope.ts';
 import { bfloat16Bits, decodeElements, ELEMENT_BYTES, float16Bits } from '../quant/dtypes.ts';
-import { encodeQ8_0, Q8_0_BLOCK } from '../quant/q8_0.ts';
+import { encodeQ4_0 } from '../quant/q4_0.ts';
+import { encodeQ8_0 } from '../quant/q8_0.ts';
 import { checkWeights } from '../weights/check_weights.ts';
 import { ggufName, interleaveHeads } from '../weights/gguf_names.ts';
 import { readCheckpoint } from '../weights/safetensors.ts';
@@ -22,7 +23,10 @@ const ARCHITECTURES: Readonly<Record<string, 'llama' | 'qwen2' | 'qwen3'>> = {
 };
 
 /** llama.cpp's general.file_type. */
-const FILE_TYPES = { F32: 0, F16: 1, BF16: 32, Q8_0: 7 } as const;
+const FILE_TYPES = { F32: 0, F16: 1, BF16: 32, Q8_0: 7, Q4_0: 2 } as const;
+
+/** Elements of a block of the quantised types. */
+const BLOCK = 32;
 
 /** Bytes converted at a time. */
 const PIECE_BYTES = 8 * 2 ** 20;
@@ -95,10 +99,10 @@ function ropeFactors({ rope }: ModelConfig): GgufTensor | null {
 
 function convertTensor(tensor: TensorSource, config: ModelConfig, arch: string, type: GgufType): GgufTensor {
   const { name, shape } = tensor;
-  if (type === 'Q8_0' && shape.length > 1 && (shape.at(-1) as number) % Q8_0_BLOCK !== 0) {
+  if (type.startsWith('Q') && shape.length > 1 && (shape.at(-1) as number) % BLOCK !== 0) {
     throw new TokenmillError(
       'unsupported_feature',
-      `${name}: rows of ${shape.at(-1)} elements are no whole blocks of Q8_0.`,
+      `${name}: rows of ${shape.at(-1)} elements are no whole blocks of ${type}.`,
     );
   }
   // llama.cpp wants vectors in fp32.
@@ -127,6 +131,7 @@ function convertElements(from: string, to: GgufType, bytes: Uint8Array<ArrayBuff
   if (from === to) return bytes;
   const values = decodeElements(from, bytes);
   if (to === 'Q8_0') return encodeQ8_0(values);
+  if (to === 'Q4_0') return encodeQ4_0(values);
   if (to === 'F32') return new Uint8Array(values.buffer, values.byteOffset, values.length * ELEMENT_BYTES['F32']!);
   return new Uint8Array(Uint16Array.from(values, to === 'F16' ? float16Bits : bfloat16Bits).buffer);
 }

@@ -5,7 +5,7 @@
 import { assert } from '../base/assert.ts';
 import { decodeElements, float16Bits } from './dtypes.ts';
 
-export const Q8_0_BLOCK = 32;
+const Q8_0_BLOCK = 32;
 export const Q8_0_BLOCK_BYTES = 2 + Q8_0_BLOCK;
 
 /** `values` are whole blocks. */

@@ -12,7 +12,7 @@ export type GgufValue =
   | { readonly type: 'strings'; readonly value: readonly string[] }
   | { readonly type: 'i32s'; readonly value: readonly number[] };
 
-export type GgufType = 'F32' | 'F16' | 'BF16' | 'Q8_0';
+export type GgufType = 'F32' | 'F16' | 'BF16' | 'Q8_0' | 'Q4_0';
 
 export interface GgufTensor {
   readonly name: string;
@@ -29,6 +29,7 @@ const TENSOR_TYPES = {
   F16: { id: 1, block: 1, bytes: 2 },
   BF16: { id: 30, block: 1, bytes: 2 },
   Q8_0: { id: 8, block: 32, bytes: 34 },
+  Q4_0: { id: 2, block: 32, bytes: 18 },
 } as const;
 const VALUE_TYPES = { u32: 4, i32: 5, f32: 6, bool: 7, string: 8, array: 9 } as const;
 const ALIGNMENT = 32;
