@@ -38,6 +38,12 @@ std::vector<Model::FilePart> file_parts(const Napi::Value& value) {
   return parts;
 }
 
+uint64_t file_offset(const Napi::Value& value) {
+  const int64_t offset = integer(value, "a file offset");
+  require(offset >= 0, "a file offset is not negative");
+  return static_cast<uint64_t>(offset);
+}
+
 int64_t matrix_elements(int64_t rows, int64_t width) {
   require(rows > 0 && width > 0 && rows <= (int64_t{1} << 31) && width <= (int64_t{1} << 31), "a matrix has rows and columns");
   return rows * width;
@@ -53,9 +59,16 @@ DrawParams draw_params(const Napi::CallbackInfo& info) {
 
 Napi::Function ModelObject::define(Napi::Env env) {
   return DefineClass(env, "Model",
-                     {InstanceMethod<&ModelObject::load_linear>("loadLinear"),
+                     {StaticMethod<&ModelObject::packed_bytes>("packedBytes"),
+                      StaticValue("packVersion", Napi::Number::New(env, kPackVersion)),
+                      InstanceMethod<&ModelObject::load_linear>("loadLinear"),
                       InstanceMethod<&ModelObject::load_dense>("loadDense"),
                       InstanceMethod<&ModelObject::load_mapped>("loadMapped"),
+                      InstanceMethod<&ModelObject::map_packed>("mapPacked"),
+                      InstanceMethod<&ModelObject::save_packed>("savePacked"),
+                      InstanceMethod<&ModelObject::packed_state>("packedState"),
+                      InstanceMethod<&ModelObject::reserve_table>("reserveTable"),
+                      InstanceMethod<&ModelObject::write_table>("writeTable"),
                       InstanceMethod<&ModelObject::set_linear>("setLinear"),
                       InstanceMethod<&ModelObject::set_dense>("setDense"),
                       InstanceMethod<&ModelObject::finish_loading>("finishLoading"),
@@ -112,10 +125,72 @@ Napi::Value ModelObject::load_dense(const Napi::CallbackInfo& info) {
   });
 }
 
-// loadMapped(value, tensor, width)
+// loadMapped(value, tensor, width, checked)
 Napi::Value ModelObject::load_mapped(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
-    model().load_mapped(value_id(info[0]), file_part(info[1]), integer(info[2], "width"));
+    model().load_mapped(value_id(info[0]), file_part(info[1]), integer(info[2], "width"), info[3].ToBoolean());
+    return info.Env().Undefined();
+  });
+}
+
+// packedBytes(rows, width, type)
+Napi::Value ModelObject::packed_bytes(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const size_t bytes = mill::packed_bytes(integer(info[0], "rows"), integer(info[1], "width"), weight_type(info[2], true));
+    return Napi::Number::New(info.Env(), static_cast<double>(bytes));
+  });
+}
+
+// mapPacked(value, path, offset, rows, width, type)
+Napi::Value ModelObject::map_packed(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    model().map_packed(value_id(info[0]), text(info[1], "path"), file_offset(info[2]), integer(info[3], "rows"), integer(info[4], "width"), weight_type(info[5], true));
+    return info.Env().Undefined();
+  });
+}
+
+// savePacked(temporary, path, header, values, offsets, bytes)
+Napi::Value ModelObject::save_packed(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const Napi::Uint8Array header = typed_array<Napi::Uint8Array>(info[2], napi_uint8_array, 1, "header");
+    const Napi::Float64Array values = typed_array<Napi::Float64Array>(info[3], napi_float64_array, 0, "values");
+    const Napi::Float64Array offsets = typed_array<Napi::Float64Array>(info[4], napi_float64_array, static_cast<int64_t>(values.ElementLength()), "offsets");
+    std::vector<Model::PackedPlace> places;
+    for (size_t i = 0; i < values.ElementLength(); i++) {
+      const double value = values.Data()[i], offset = offsets.Data()[i];
+      require(value >= 0 && value < 2147483648.0 && offset >= 0 && offset < 9007199254740992.0, "a packed weight has a value and a place");
+      places.push_back({static_cast<int32_t>(value), static_cast<uint64_t>(offset)});
+    }
+    std::string bytes(reinterpret_cast<const char*>(header.Data()), header.ElementLength());
+    model().save_packed(text(info[0], "temporary"), text(info[1], "path"), std::move(bytes), places, file_offset(info[5]));
+    return info.Env().Undefined();
+  });
+}
+
+// packedState(): none, writing, done or failed
+Napi::Value ModelObject::packed_state(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const PackedWriter* writer = model().packed_writer();
+    const char* const names[] = {"writing", "done", "failed"};
+    return Napi::String::New(info.Env(), writer ? names[static_cast<int>(writer->state())] : "none");
+  });
+}
+
+// reserveTable(value, rows, width)
+Napi::Value ModelObject::reserve_table(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const int64_t rows = integer(info[1], "rows"), width = integer(info[2], "width");
+    matrix_elements(rows, width);
+    model().reserve_table(value_id(info[0]), rows, width);
+    return info.Env().Undefined();
+  });
+}
+
+// writeTable(value, begin, data)
+Napi::Value ModelObject::write_table(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const Napi::Float32Array data = typed_array<Napi::Float32Array>(info[2], napi_float32_array, 0, "data");
+    model().write_table(value_id(info[0]), integer(info[1], "begin"), data.Data(), static_cast<int64_t>(data.ElementLength()));
     return info.Env().Undefined();
   });
 }

@@ -17,6 +17,12 @@ class ModelObject : public Napi::ObjectWrap<ModelObject> {
   Napi::Value load_linear(const Napi::CallbackInfo& info);
   Napi::Value load_dense(const Napi::CallbackInfo& info);
   Napi::Value load_mapped(const Napi::CallbackInfo& info);
+  Napi::Value map_packed(const Napi::CallbackInfo& info);
+  Napi::Value save_packed(const Napi::CallbackInfo& info);
+  Napi::Value packed_state(const Napi::CallbackInfo& info);
+  Napi::Value reserve_table(const Napi::CallbackInfo& info);
+  Napi::Value write_table(const Napi::CallbackInfo& info);
+  static Napi::Value packed_bytes(const Napi::CallbackInfo& info);
   Napi::Value set_linear(const Napi::CallbackInfo& info);
   Napi::Value set_dense(const Napi::CallbackInfo& info);
   Napi::Value finish_loading(const Napi::CallbackInfo& info);

@@ -53,4 +53,21 @@ void MappedFile::drop(uint64_t offset, uint64_t length) const {
   if (end > begin) madvise(const_cast<uint8_t*>(data_) + begin, end - begin, MADV_DONTNEED);
 }
 
+void MappedFile::keep() const {
+#ifdef MADV_HUGEPAGE
+  madvise(const_cast<uint8_t*>(data_), bytes_, MADV_HUGEPAGE);
+#endif
+}
+
+void prefault(const uint8_t* data, size_t bytes) {
+#ifdef __linux__
+  constexpr int kPopulateRead = 22;  // MADV_POPULATE_READ, Linux 5.14
+  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(data) / page * page, end = reinterpret_cast<uintptr_t>(data) + bytes;
+  madvise(reinterpret_cast<void*>(begin), end - begin, kPopulateRead);
+#else
+  (void)data, (void)bytes;
+#endif
+}
+
 }  // namespace mill

@@ -16,8 +16,10 @@ class MappedFile {
 
   // `length` bytes from `offset`; throws Failure(model_files_invalid) when the file, as it is now, does not hold them.
   const uint8_t* range(uint64_t offset, uint64_t length) const;
-  // Tells the system that the range will not be read again soon.
+  // Takes the range out of this process's memory; it stays in the system's page cache.
   void drop(uint64_t offset, uint64_t length) const;
+  // The file will be read over and over: large pages where the file system has them.
+  void keep() const;
 
  private:
   std::string path_;
@@ -25,5 +27,8 @@ class MappedFile {
   const uint8_t* data_ = nullptr;
   size_t bytes_ = 0;
 };
+
+// Maps the pages of a readable range at once, reading what is not in the page cache; nothing where the system cannot.
+void prefault(const uint8_t* data, size_t bytes);
 
 }  // namespace mill

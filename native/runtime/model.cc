@@ -63,11 +63,19 @@ std::vector<WeightPart> Model::map_parts(const std::vector<FilePart>& parts, int
 
 void Model::load_linear(int32_t value, const std::vector<FilePart>& parts, int64_t width, WeightType type) {
   Weight& slot = weight_slot(value);
-  slot.linear = pack_linear(team_, map_parts(parts, width), width, type);
+  // Its pages are given back while it is packed: source and packed weight are never in memory together.
+  const auto drop = [&](int64_t begin, int64_t end) {
+    for (const FilePart& part : parts) {
+      const int64_t first = std::max<int64_t>(0, begin), last = std::min(part.rows, end), row = width * element_bytes(part.type);
+      if (first < last) file(part.path).drop(part.offset + static_cast<uint64_t>(first * row), static_cast<uint64_t>((last - first) * row));
+      begin -= part.rows;
+      end -= part.rows;
+    }
+  };
+  slot.linear = pack_linear(team_, map_parts(parts, width), width, type, drop);
   slot.rows = total_rows(parts);
   slot.width = width;
   slot.loaded = true;
-  for (const FilePart& part : parts) file(part.path).drop(part.offset, part.bytes);
 }
 
 void Model::load_dense(int32_t value, const std::vector<FilePart>& parts, int64_t width) {
@@ -81,23 +89,63 @@ void Model::load_dense(int32_t value, const std::vector<FilePart>& parts, int64_
   slot.loaded = true;
 }
 
-void Model::load_mapped(int32_t value, const FilePart& part, int64_t width) {
+void Model::load_mapped(int32_t value, const FilePart& part, int64_t width, bool checked) {
   Weight& slot = weight_slot(value);
   const WeightPart mapped = map_parts({part}, width).front();
   require(reinterpret_cast<uintptr_t>(mapped.data) % static_cast<uintptr_t>(element_bytes(part.type)) == 0, "a mapped tensor is aligned");
-  const int64_t chunks = std::min<int64_t>(part.rows, 64);
+  const int64_t chunks = checked ? 0 : std::min<int64_t>(part.rows, 64);
   std::atomic<int64_t> next{0};
   team_.run([&](int) {
     for (int64_t c = next++; c < chunks; c = next++) {
       check_finite(mapped, part.rows * c / chunks, part.rows * (c + 1) / chunks, width);
     }
   });
+  if (!checked) file(part.path).drop(part.offset, part.bytes);
   slot.rows = part.rows;
   slot.width = width;
   slot.table = mapped.data;
   slot.table_type = part.type;
   slot.loaded = true;
   kept_files_.push_back(part.path);
+}
+
+void Model::map_packed(int32_t value, const std::string& path, uint64_t offset, int64_t rows, int64_t width, WeightType type) {
+  Weight& slot = weight_slot(value);
+  require(offset % 64 == 0, "a packed weight is aligned");
+  const bool first = std::find(kept_files_.begin(), kept_files_.end(), path) == kept_files_.end();
+  if (first) file(path).keep();
+  slot.linear = view_packed(file(path).range(offset, packed_bytes(rows, width, type)), rows, width, type);
+  slot.rows = rows;
+  slot.width = width;
+  slot.loaded = true;
+  if (first) kept_files_.push_back(path);
+}
+
+void Model::reserve_table(int32_t value, int64_t rows, int64_t width) {
+  Weight& slot = weight_slot(value);
+  slot.dense = Region(static_cast<size_t>(rows * width * 4), "weights");
+  slot.rows = rows;
+  slot.width = width;
+  slot.table = slot.dense.data();
+  slot.loaded = true;
+}
+
+void Model::write_table(int32_t value, int64_t begin, const float* data, int64_t elements) {
+  Weight& slot = weight_slot(value);
+  require(slot.dense.data() && slot.width > 0 && elements % slot.width == 0, "whole rows of a table are written");
+  require(begin >= 0 && begin <= slot.rows && elements / slot.width <= slot.rows - begin, "a table has the rows that are written");
+  std::copy_n(data, elements, slot.dense.as<float>() + begin * slot.width);
+}
+
+void Model::save_packed(const std::string& temporary, const std::string& path, std::string header, const std::vector<PackedPlace>& places, uint64_t bytes) {
+  require(!packed_writer_, "packed weights are saved once");
+  std::vector<PackedWriter::Piece> pieces;
+  for (const PackedPlace& place : places) {
+    const LinearWeight& linear = weight_slot(place.value).linear;
+    require(linear.bytes && place.offset % 64 == 0, "what is saved is a packed weight, aligned");
+    pieces.push_back({place.offset, linear.bytes, packed_bytes(linear.packed.n, linear.packed.k, linear.packed.type)});
+  }
+  packed_writer_ = std::make_unique<PackedWriter>(temporary, path, std::move(header), std::move(pieces), bytes);
 }
 
 void Model::set_linear(int32_t value, const float* data, int64_t rows, int64_t width, WeightType type) {
@@ -125,6 +173,21 @@ void Model::finish_loading() {
   }
   find_step_bounds();
   size_scratch();
+  prefault_packed();
+}
+
+// What is mapped is read at every step: better at once and by all members than by page faults of the first step.
+void Model::prefault_packed() {
+  constexpr int64_t kGrab = 32 << 20;
+  for (const Weight& weight : weights_) {
+    const LinearWeight& linear = weight.linear;
+    if (!linear.bytes || linear.memory.data()) continue;
+    const int64_t bytes = static_cast<int64_t>(packed_bytes(linear.packed.n, linear.packed.k, linear.packed.type));
+    std::atomic<int64_t> next{0};
+    team_.run([&](int) {
+      for (int64_t at = next.fetch_add(kGrab); at < bytes; at = next.fetch_add(kGrab)) prefault(linear.bytes + at, static_cast<size_t>(std::min(kGrab, bytes - at)));
+    });
+  }
 }
 
 void Model::size_scratch() {
@@ -140,7 +203,8 @@ void Model::size_scratch() {
 Model::Memory Model::memory() const {
   Memory memory;
   for (const Weight& weight : weights_) {
-    memory.weights += static_cast<int64_t>(weight.linear.memory.bytes());
+    const PackedLinear& packed = weight.linear.packed;
+    if (weight.linear.bytes) memory.weights += static_cast<int64_t>(packed_bytes(packed.n, packed.k, packed.type));
     if (weight.table) memory.weights += weight.rows * weight.width * element_bytes(weight.table_type);
   }
   memory.kv = static_cast<int64_t>(keys_.bytes() + values_.bytes());

@@ -8,6 +8,7 @@
 
 #include "mapped_file.h"
 #include "pack.h"
+#include "packed_writer.h"
 #include "program.h"
 #include "region.h"
 #include "sampling.h"
@@ -32,11 +33,26 @@ class Model {
   // Weights, by value id. `width` is the second dimension (1 for vectors).
   void load_linear(int32_t value, const std::vector<FilePart>& parts, int64_t width, WeightType type);
   void load_dense(int32_t value, const std::vector<FilePart>& parts, int64_t width);
-  void load_mapped(int32_t value, const FilePart& part, int64_t width);
+  // `checked`: its elements are known to be finite.
+  void load_mapped(int32_t value, const FilePart& part, int64_t width, bool checked);
+  // A linear that save_packed wrote at `offset`; Failure(model_files_invalid) when the file does not reach that far.
+  void map_packed(int32_t value, const std::string& path, uint64_t offset, int64_t rows, int64_t width, WeightType type);
   void set_linear(int32_t value, const float* data, int64_t rows, int64_t width, WeightType type);
   void set_dense(int32_t value, const float* data, int64_t rows, int64_t width);
+  // A table of zeros, and rows of it from `begin`.
+  void reserve_table(int32_t value, int64_t rows, int64_t width);
+  void write_table(int32_t value, int64_t begin, const float* data, int64_t elements);
   // Every weight is there and fits the calls that use it; files no longer needed are closed.
   void finish_loading();
+
+  struct PackedPlace {
+    int32_t value;
+    uint64_t offset;
+  };
+  // Begins to write packed linears to a file, in the order of `places`; see PackedWriter for what it throws.
+  void save_packed(const std::string& temporary, const std::string& path, std::string header, const std::vector<PackedPlace>& places, uint64_t bytes);
+  // Null when nothing was begun.
+  const PackedWriter* packed_writer() const { return packed_writer_.get(); }
 
   // Throws Failure(assertion) when the step breaks a limit, before anything is touched.
   void check_step(const Step& step) const;
@@ -92,6 +108,7 @@ class Model {
   const Weight& weight(int32_t value) const;
   KvLayer layer(int64_t index) const;
   void size_scratch();
+  void prefault_packed();
 
   void plan_attention(const Step& step);
   // One member's part of a range of calls.
@@ -130,6 +147,8 @@ class Model {
   std::vector<Weight> weights_;
   std::map<std::string, std::unique_ptr<MappedFile>> files_;
   std::vector<std::string> kept_files_;
+  // After the weights that it reads.
+  std::unique_ptr<PackedWriter> packed_writer_;
   Region keys_;
   Region values_;
   std::shared_ptr<Region> arena_;

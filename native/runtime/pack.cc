@@ -1,11 +1,14 @@
 #include "pack.h"
 
+#include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
 #include "convert.h"
 #include "failure.h"
+#include "mapped_file.h"
 
 namespace mill {
 namespace {
@@ -21,10 +24,15 @@ void widen_row(const WeightPart& part, int64_t row, int64_t width, float* out) {
     std::memcpy(out, from, static_cast<size_t>(width) * 4);
     return;
   }
-  for (int64_t i = 0; i < width; i++) {
+  const auto halves = [from](int64_t i) {
     uint16_t bits;
     std::memcpy(&bits, from + 2 * i, 2);
-    out[i] = part.type == WeightType::bf16 ? bf16_to_float(bits) : f16_to_float(bits);
+    return bits;
+  };
+  if (part.type == WeightType::bf16) {
+    for (int64_t i = 0; i < width; i++) out[i] = bf16_to_float(halves(i));
+  } else {
+    for (int64_t i = 0; i < width; i++) out[i] = f16_to_float(halves(i));
   }
 }
 
@@ -83,6 +91,15 @@ bool pack_panel_bf16(const float* rows, int64_t count, int64_t k, uint16_t* out)
 typedef uint32_t Words __attribute__((vector_size(16)));
 typedef uint16_t Halves __attribute__((vector_size(16)));
 
+// Words of 4 rows, 4 words each, to [word][row].
+void transpose_words(const Words v[4], uint32_t* out) {
+  const Words low01 = __builtin_shufflevector(v[0], v[1], 0, 4, 1, 5), high01 = __builtin_shufflevector(v[0], v[1], 2, 6, 3, 7);
+  const Words low23 = __builtin_shufflevector(v[2], v[3], 0, 4, 1, 5), high23 = __builtin_shufflevector(v[2], v[3], 2, 6, 3, 7);
+  const Words words[4] = {__builtin_shufflevector(low01, low23, 0, 1, 4, 5), __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
+                          __builtin_shufflevector(high01, high23, 0, 1, 4, 5), __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
+  for (int i = 0; i < 4; i++) std::memcpy(out + i * kPanel, &words[i], 16);
+}
+
 // Pairs of k of 4 rows, 4 pairs each, to [pair][row]. Adds to `bad` where an element is not finite.
 void transpose_pairs(const uint8_t* const rows[4], int64_t byte, uint32_t* out, Halves& bad) {
   Words v[4];
@@ -92,11 +109,7 @@ void transpose_pairs(const uint8_t* const rows[4], int64_t byte, uint32_t* out, 
     std::memcpy(&halves, &v[r], 16);
     bad |= reinterpret_cast<Halves>((halves & 0x7f80) == 0x7f80);
   }
-  const Words low01 = __builtin_shufflevector(v[0], v[1], 0, 4, 1, 5), high01 = __builtin_shufflevector(v[0], v[1], 2, 6, 3, 7);
-  const Words low23 = __builtin_shufflevector(v[2], v[3], 0, 4, 1, 5), high23 = __builtin_shufflevector(v[2], v[3], 2, 6, 3, 7);
-  const Words pairs[4] = {__builtin_shufflevector(low01, low23, 0, 1, 4, 5), __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
-                          __builtin_shufflevector(high01, high23, 0, 1, 4, 5), __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
-  for (int i = 0; i < 4; i++) std::memcpy(out + i * kPanel, &pairs[i], 16);
+  transpose_words(v, out);
 }
 
 // bf16 rows that stay bf16 are only moved: 16 rows, k a multiple of 8. False when an element is not finite.
@@ -111,21 +124,48 @@ bool move_panel_bf16(const uint8_t* const rows[kPanel], int64_t k, uint16_t* out
   return (any[0] | any[1]) == 0;
 }
 
+// The bits of a number without its sign order as the number does, and the compiler makes vectors of integers only.
+float largest_magnitude(const float* row, int64_t k) {
+  int32_t most = 0;
+  for (int64_t i = 0; i < k; i++) {
+    const int32_t magnitude = std::bit_cast<int32_t>(row[i]) & 0x7fffffff;
+    most = magnitude > most ? magnitude : most;
+  }
+  return std::bit_cast<float>(most);
+}
+
+// round(x / scale), ties to even, within [-127, 127]; returns the sum.
+int32_t quantise_row(const float* row, int64_t k, float scale, int8_t* out) {
+  // 1.5 * 2^23: adding it leaves no fraction bits, so the addition rounds, and the integer lies in the lowest bits.
+  constexpr float kRounder = 12582912.0f;
+  int32_t sum = 0;
+  for (int64_t i = 0; i < k; i++) {
+    float q = row[i] / scale;
+    q = q < -127.0f ? -127.0f : q;
+    q = q > 127.0f ? 127.0f : q;
+    const int32_t whole = std::bit_cast<int32_t>(q + kRounder) - std::bit_cast<int32_t>(kRounder);
+    out[i] = static_cast<int8_t>(whole);
+    sum += whole;
+  }
+  return sum;
+}
+
 void pack_panel_i8(const float* rows, int64_t count, int64_t k, int8_t* out, float* scales, int32_t* sums) {
+  const int64_t padded = padded_k(WeightType::i8, k);
+  thread_local std::vector<int8_t> quantised;
+  quantised.assign(static_cast<size_t>(kPanel * padded), 0);
   for (int64_t r = 0; r < count; r++) {
-    float most = 0;
-    for (int64_t i = 0; i < k; i++) most = std::max(most, std::fabs(rows[r * k + i]));
-    float scale = most / 127;
-    if (!(scale > 0)) scale = 1;
-    int32_t sum = 0;
-    for (int64_t i = 0; i < k; i++) {
-      const float q = std::min(127.0f, std::max(-127.0f, std::nearbyint(rows[r * k + i] / scale)));
-      const int8_t byte = static_cast<int8_t>(q);
-      sum += byte;
-      out[i / 4 * 4 * kPanel + 4 * r + i % 4] = byte;
+    const float scale = largest_magnitude(rows + r * k, k) / 127;
+    scales[r] = scale > 0 ? scale : 1;
+    sums[r] = quantise_row(rows + r * k, k, scales[r], quantised.data() + r * padded) * 128;
+  }
+  uint32_t* words = reinterpret_cast<uint32_t*>(out);
+  for (int64_t i = 0; i < padded; i += 16, words += 4 * kPanel) {
+    for (int64_t r = 0; r < kPanel; r += 4) {
+      Words v[4];
+      for (int64_t j = 0; j < 4; j++) std::memcpy(&v[j], quantised.data() + (r + j) * padded + i, 16);
+      transpose_words(v, words + r);
     }
-    scales[r] = scale;
-    sums[r] = sum * 128;
   }
 }
 
@@ -249,24 +289,57 @@ void pack_panel(const std::vector<WeightPart>& parts, LinearWeight& weight, cons
   if (!fits) throw Failure("weights_invalid", "Tensor " + find_row(parts, begin).part->name + " holds values beyond the range of the weight type.");
 }
 
+// Source bytes packed between two reports of rows that are done with, and those that a thread takes at once.
+constexpr int64_t kSliceBytes = 64 << 20;
+constexpr int64_t kGrabBytes = 1 << 20;
+
+// Maps the pages of rows [begin, end) in one call instead of a fault for every few of them.
+void prefault_rows(const std::vector<WeightPart>& parts, int64_t begin, int64_t end, int64_t k) {
+  for (const WeightPart& part : parts) {
+    const int64_t first = std::max<int64_t>(0, begin), last = std::min(part.rows, end), row = k * element_bytes(part.type);
+    if (first < last) prefault(part.data + first * row, static_cast<size_t>((last - first) * row));
+    begin -= part.rows;
+    end -= part.rows;
+  }
+}
+
 }  // namespace
 
-LinearWeight pack_linear(ThreadTeam& team, const std::vector<WeightPart>& parts, int64_t k, WeightType type) {
+size_t packed_bytes(int64_t n, int64_t k, WeightType type) {
+  // An int32 sum of products of int8 must not overflow.
+  require(n > 0 && n < (int64_t{1} << 31) && k > 0 && k <= 131072, "a linear weight has rows, and at most 131072 columns");
+  return layout_of(n, k, type).bytes;
+}
+
+LinearWeight view_packed(const uint8_t* bytes, int64_t n, int64_t k, WeightType type) {
+  const Layout layout = layout_of(n, k, type);
+  const float* scales = reinterpret_cast<const float*>(bytes + layout.scales_offset);
+  const int32_t* sums = reinterpret_cast<const int32_t*>(bytes + layout.sums_offset);
+  return {{type, n, k, padded_k(type, k), bytes, scales, sums}, bytes, Region()};
+}
+
+LinearWeight pack_linear(ThreadTeam& team, const std::vector<WeightPart>& parts, int64_t k, WeightType type, const RowsDone& done) {
   int64_t n = 0;
   for (const WeightPart& part : parts) n += part.rows;
-  // An int32 sum of products of int8 must not overflow.
-  require(n > 0 && k > 0 && k <= 131072, "a linear weight has rows, and at most 131072 columns");
+  Region memory(packed_bytes(n, k, type), "weights");
+  LinearWeight weight = view_packed(memory.data(), n, k, type);
+  weight.memory = std::move(memory);
   const Layout layout = layout_of(n, k, type);
-  LinearWeight weight{{type, n, k, padded_k(type, k), nullptr, nullptr, nullptr}, Region(layout.bytes, "weights")};
-  weight.packed.data = weight.memory.data();
-  weight.packed.scales = weight.memory.as<float>(layout.scales_offset);
-  weight.packed.column_sums = weight.memory.as<int32_t>(layout.sums_offset);
-  std::atomic<int64_t> next{0};
   const int64_t panels = weight.packed.panels();
-  team.run([&](int) {
-    std::vector<float> rows(static_cast<size_t>(kPanel * k));
-    for (int64_t panel = next++; panel < panels; panel = next++) pack_panel(parts, weight, layout, panel, rows.data());
-  });
+  const int64_t grab = std::max<int64_t>(1, kGrabBytes / (kPanel * k * 2)), slice = std::max<int64_t>(grab, kSliceBytes / (kPanel * k * 2));
+  for (int64_t from = 0; from < panels; from += slice) {
+    const int64_t to = std::min(panels, from + slice);
+    std::atomic<int64_t> next{from};
+    team.run([&](int) {
+      std::vector<float> rows(static_cast<size_t>(kPanel * k));
+      for (int64_t begin = next.fetch_add(grab); begin < to; begin = next.fetch_add(grab)) {
+        const int64_t end = std::min(to, begin + grab);
+        prefault_rows(parts, begin * kPanel, end * kPanel, k);
+        for (int64_t panel = begin; panel < end; panel++) pack_panel(parts, weight, layout, panel, rows.data());
+      }
+    });
+    if (done) done(from * kPanel, std::min(n, to * kPanel));
+  }
   return weight;
 }
 

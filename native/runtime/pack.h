@@ -1,6 +1,7 @@
 // From checkpoint tensors to what the kernels read.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -18,14 +19,27 @@ struct WeightPart {
   int64_t rows;
 };
 
+// Part of the key of packed weights on disk: to be raised with every change to the bytes that packing gives.
+constexpr int kPackVersion = 1;
+
 struct LinearWeight {
   PackedLinear packed;
+  const uint8_t* bytes = nullptr;  // packed_bytes(); in `memory`, or mapped
   Region memory;
 };
 
+// Bytes of a packed [n, k] weight; its layout depends on nothing else, not on the machine either.
+size_t packed_bytes(int64_t n, int64_t k, WeightType type);
+
+// Rows of the concatenated parts that were packed and will not be read again.
+using RowsDone = std::function<void(int64_t begin, int64_t end)>;
+
 // Concatenates the parts along rows and packs them. Throws Failure(weights_invalid) naming the tensor that holds NaN or
 // infinity, also when a finite value overflows `type`.
-LinearWeight pack_linear(ThreadTeam& team, const std::vector<WeightPart>& parts, int64_t k, WeightType type);
+LinearWeight pack_linear(ThreadTeam& team, const std::vector<WeightPart>& parts, int64_t k, WeightType type, const RowsDone& done = {});
+
+// A weight packed earlier: `bytes` has packed_bytes() and is aligned to 64.
+LinearWeight view_packed(const uint8_t* bytes, int64_t n, int64_t k, WeightType type);
 
 // The parts as fp32, one after the other; `width` elements a row.
 void widen_parts(const std::vector<WeightPart>& parts, int64_t width, float* out);

@@ -163,6 +163,13 @@ TEST("weight files that lie are refused") {
   check_fails("model_files_invalid", [&] { load(path, ~uint64_t{0} - 7, 80, 10); });
   check_fails("assertion", [&] { load(path, 0, 79, 10); });
   check_fails("model_files_missing", [&] { load(path + ".absent", 0, 80, 10); });
+  const auto map = [&](uint64_t offset, int64_t rows) { model.map_packed(6, path, offset, rows, 1, WeightType::f32); };
+  // 16 columns of two padded k are 128 bytes, more than the file has.
+  check_fails("model_files_invalid", [&] { map(0, 1); });
+  check_fails("model_files_invalid", [&] { map(~uint64_t{0} / 64 * 64, 1); });
+  check_fails("assertion", [&] { map(8, 1); });
+  check_fails("assertion", [&] { map(0, 0); });
+  check_fails("assertion", [&] { map(0, int64_t{1} << 40); });
   // The file shrinks after it was mapped.
   std::ofstream(path, std::ios::binary | std::ios::trunc) << "short";
   check_fails("model_files_invalid", [&] { load(path, 20, 80, 10); });

@@ -36,7 +36,39 @@ export type WeightDType = 'float32' | 'bfloat16' | 'float16';
 export type { Quantization };
 export type KvDType = 'float32' | 'bfloat16';
 
-export interface LoadOptions {
+/**
+ * Where a backend keeps packed weights between starts. What a file holds is the backend's; names, room and age are the
+ * store's.
+ */
+export interface PackedStore {
+  /** Stands for the content of a weight file: the same for the same bytes, another for others. */
+  identify(path: string): string;
+  /** The file of a key, whether or not it exists. */
+  pathOf(key: string): string;
+  /** Notes that the file of a key is used now, so that others are deleted before it. */
+  touch(key: string): void;
+  /**
+   * Makes room for the file of a key: the path to write to before it is renamed to `pathOf(key)`, or null when somebody else
+   * is writing it. Throws when there is no room.
+   */
+  reserve(key: string, bytes: number): string | null;
+}
+
+/** A file of packed weights, as a start with these options would find it. */
+export interface PackedFile {
+  readonly path: string;
+  readonly bytes: number;
+  readonly state: 'present' | 'missing' | 'damaged';
+}
+
+/** What a load did with the packed store; the note is for whoever started the model. */
+export interface PackedUse {
+  readonly state: 'mapped' | 'writing' | 'unused';
+  readonly note: string | null;
+}
+
+/** What decides the bytes of packed weights. */
+export interface PackOptions {
   readonly program: Program;
   /** Checkpoint tensors by name; shapes were already checked against the program. */
   readonly tensors: ReadonlyMap<string, TensorSource>;
@@ -44,6 +76,11 @@ export interface LoadOptions {
   readonly weightDType: WeightDType;
   /** Of linear weights, with per-token dynamic int8 activations; see base/quantization.ts. */
   readonly quantization: Quantization;
+  /** Absent: packed weights are not kept. */
+  readonly packedStore?: PackedStore;
+}
+
+export interface LoadOptions extends PackOptions {
   readonly kvDType: KvDType;
   readonly blockSize: number;
   readonly numBlocks: number;
@@ -94,6 +131,7 @@ export interface LoadedModel {
   /** ISA level in use, e.g. `avx2`, `avx512_bf16`, `amx`, `neon`; `reference` for the reference backend. */
   readonly isa: string;
   readonly memory: { readonly weightBytes: number; readonly kvBytes: number; readonly scratchBytes: number };
+  readonly packed: PackedUse;
   /** Runs the whole program on one step; synchronous; logits are then readable through `logits`. */
   run(step: StepInputs): void;
   readonly logits: LogitRows;
@@ -145,4 +183,6 @@ export interface Backend {
   readonly isaLevels: readonly string[];
   runOp(run: OpRun): OpRunResult;
   load(options: LoadOptions): LoadedModel;
+  /** The file that `load` would map or write; null without a store, or when the backend keeps none. */
+  findPacked(options: PackOptions): PackedFile | null;
 }

@@ -106,7 +106,12 @@ export const ERRORS = {
     exitCode: 71,
     doc: 'Weights and KV cache do not fit; the message names a flag and value that would.',
   },
-  disk_full: { status: 500, type: 'InternalServerError', exitCode: 74, doc: 'No space left while downloading.' },
+  disk_full: {
+    status: 500,
+    type: 'InternalServerError',
+    exitCode: 74,
+    doc: 'No space left for a download or for packed weights.',
+  },
   download_failed: {
     status: 500,
     type: 'InternalServerError',

@@ -1,9 +1,10 @@
 /** `tokenmill plan`: what would be loaded, without loading it. */
 import { locateModel } from '../client/model_source.ts';
+import { formatBytes } from '../config/format.ts';
 import { inspectMachine } from '../config/machine.ts';
 import { resolve } from '../config/resolve.ts';
 import { createBackend } from '../executor/backends.ts';
-import { inspectModel } from '../executor/load.ts';
+import { inspectModel, inspectPacked } from '../executor/load.ts';
 import { progressLine } from './bench/progress.ts';
 import { parseEngineArgs, printNotes } from './engine_args.ts';
 import { downloadText } from './load_progress.ts';
@@ -40,6 +41,16 @@ export async function planCommand(args: readonly string[]): Promise<number> {
   const facts = inspectModel(path, (config.hfOverrides ?? {}) as Parameters<typeof inspectModel>[1]);
   const plan = resolve(config, facts, inspectMachine(config.backend === 'cpu' ? createBackend('cpu').isaLevels : []));
   const { config: _, ...worked } = plan;
-  console.log(own.json ? JSON.stringify(worked, null, 2) : planTable(plan));
+  const packed = inspectPacked(plan);
+  console.log(
+    own.json ? JSON.stringify({ ...worked, packedFile: packed }, null, 2) : planTable(plan, packedText(packed)),
+  );
   return 0;
+}
+
+function packedText(file: ReturnType<typeof inspectPacked>): string {
+  if (file === null) return '';
+  const size = formatBytes(file.bytes);
+  if (file.state === 'present') return `holds these weights (${size}): they are mapped, not packed`;
+  return `${file.state === 'damaged' ? 'its file is damaged' : 'does not hold these weights yet'}: ${size} are written after loading`;
 }

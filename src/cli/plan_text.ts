@@ -15,7 +15,7 @@ export function planLine(plan: EnginePlan): string {
 }
 
 /** Every value with its reason. */
-export function planTable(plan: EnginePlan): string {
+export function planTable(plan: EnginePlan, packed: string): string {
   const { memory, reasons } = plan;
   const total = memory.weightBytes + memory.scratchBytes + memory.kvBytes;
   const rows: (readonly [string, string, string])[] = [
@@ -26,6 +26,7 @@ export function planTable(plan: EnginePlan): string {
     ['ISA', plan.isa, reasons['isa'] ?? ''],
     ['threads', String(plan.threads), reasons['threads'] ?? ''],
     ['weights', plan.quantization === 'none' ? plan.weightDType : plan.quantization, reasons['weightDType'] ?? ''],
+    ['packed cache', plan.packedCache ?? 'off', packed || (reasons['packedCache'] ?? '')],
     ['KV cache', plan.kvDType, reasons['kvDType'] ?? ''],
     ['max_model_len', String(plan.maxModelLen), reasons['maxModelLen'] ?? ''],
     ['max_num_seqs', String(plan.maxNumSeqs), reasons['maxNumSeqs'] ?? ''],

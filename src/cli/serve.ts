@@ -40,7 +40,11 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   if (tls !== null) readTls(tls);
   const line = progressLine(process.stderr);
   let noticeLog: Logger | null = null;
-  const onNotice = ({ level, text }: Notice): void => noticeLog?.[level](text);
+  const early: Notice[] = [];
+  const onNotice = (notice: Notice): void => {
+    if (noticeLog === null) early.push(notice);
+    else noticeLog[notice.level](notice.text);
+  };
   const loading = loadEngine(config, { ...loadProgress(line), onNotice }).finally(() => line.clear());
   loading.catch(() => {});
   // By then the engine's thread has been started, which loads the weights while the server's libraries are imported.
@@ -52,6 +56,7 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   const log = pino({ level: config.logLevel, base: null, timestamp: pino.stdTimeFunctions.isoTime });
   noticeLog = log;
   for (const note of notes) log.warn(note);
+  for (const notice of early) onNotice(notice);
   const server = await createServer(llm, serverConfigOf(config, { version: version(), logger: log }));
   const url = await server.listen(address);
   const warning = config.uds === null ? openBindingWarning(config.host, config.apiKey) : null;
@@ -85,7 +90,7 @@ function welcome(llm: LLMEngine, config: EngineConfig, url: string, startedMs: n
   return `
 Tokenmill ${version()} serves ${name} at ${url}
   ${planLine(plan)}
-  ready after ${startedMs.toFixed(0)} ms (inspect ${timings.inspectMs.toFixed(0)}, weights ${timings.loadMs.toFixed(0)})
+  ready after ${startedMs.toFixed(0)} ms (inspect ${timings.inspectMs.toFixed(0)}, ${timings.weightsMapped ? 'mapping weights' : 'weights'} ${timings.loadMs.toFixed(0)})
 
   ${curl} ${base}/v1/${route} -H 'Content-Type: application/json'${key} \\
     -d '${JSON.stringify(body)}'

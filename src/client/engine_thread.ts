@@ -34,6 +34,8 @@ export interface LoadProgress {
 export interface LoadTimings {
   readonly inspectMs: number;
   readonly loadMs: number;
+  /** The weights were mapped as an earlier start packed them. */
+  readonly weightsMapped: boolean;
 }
 
 export interface LoadedEngine {
@@ -101,12 +103,17 @@ export async function wireEngine(
       ? null
       : new StepProfile(config.profile, config.profileSteps, plan.servedModelNames[0] ?? '', systemClock, onNotice);
   const recorded = spans ?? profile?.spans;
+  let weightsMapped = false;
   const executor = loadExecutor(plan, {
     onProgress: (done, total) => onProgress({ phase: 'weights', done, total }),
+    onPacked: ({ state, note }) => {
+      weightsMapped = state === 'mapped';
+      if (note !== null) onNotice({ level: 'warn', text: note });
+    },
     ...(recorded === undefined ? {} : { spans: recorded }),
   });
   const loadedMs = performance.now();
-  const timings = { inspectMs: inspectedMs - startMs, loadMs: loadedMs - inspectedMs };
+  const timings = { inspectMs: inspectedMs - startMs, loadMs: loadedMs - inspectedMs, weightsMapped };
   return {
     core: new EngineCore(plan, executor, systemClock, recorded),
     spans: recorded ?? NO_SPANS,

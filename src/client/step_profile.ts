@@ -7,7 +7,7 @@ import { type Span, SpanRecorder } from '../base/spans.ts';
 
 /** Something that is to be logged by whoever has a log. */
 export interface Notice {
-  readonly level: 'info' | 'error';
+  readonly level: 'info' | 'warn' | 'error';
   readonly text: string;
 }
 

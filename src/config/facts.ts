@@ -41,6 +41,8 @@ export interface MachineFacts {
   readonly physicalCores: number;
   /** CPUs' worth of time the cgroup grants; null = no quota. */
   readonly cpuQuota: number | null;
+  /** Where files may be kept that can be made again. */
+  readonly cacheFolder: string;
   /** ISA levels of the cpu backend on this machine, best first; empty when it can run none. */
   readonly isaLevels: readonly string[];
 }

@@ -172,6 +172,24 @@ export const FLAGS = {
     doc: 'Quantises linear weights at load, activations to int8 per token while running. int8: per output channel. int4_gN: 4 bits, a scale and a minimum for each N weights of a row; int4 is int4_g32.',
   },
 
+  packedCache: {
+    kind: 'string',
+    cli: '--packed-cache',
+    default: 'auto',
+    group: 'device',
+    doc: 'Folder that keeps weights as the kernels read them: the next start maps them instead of packing again, and processes share them. auto: $XDG_CACHE_HOME/tokenmill/packed (~/.cache) for weights of 64 MiB and more. off: none.',
+  },
+  packedCacheMaxBytes: {
+    kind: 'int',
+    cli: '--packed-cache-max-bytes',
+    min: 0,
+    max: INT_MAX,
+    human: true,
+    default: 32 * 2 ** 30,
+    group: 'device',
+    doc: 'Most bytes of that folder; the files used longest ago are deleted.',
+  },
+
   // cache
   gpuMemoryUtilization: {
     kind: 'float',

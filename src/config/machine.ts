@@ -1,6 +1,7 @@
 /** Measures the machine as this process may use it: memory and CPUs under cgroup limits and affinity. An edge. */
 import { readdirSync, readFileSync } from 'node:fs';
-import { availableParallelism, freemem, totalmem } from 'node:os';
+import { availableParallelism, freemem, homedir, totalmem } from 'node:os';
+import { join } from 'node:path';
 import type { MachineFacts } from './facts.ts';
 
 /** @param isaLevels levels of the cpu backend, best first; empty when it is not used or can run none */
@@ -19,6 +20,7 @@ export function inspectMachine(isaLevels: readonly string[]): MachineFacts {
     logicalCpus,
     physicalCores: countPhysicalCores(logicalCpus),
     cpuQuota: cgroup.cpuQuota,
+    cacheFolder: join(process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'tokenmill'),
     isaLevels,
   };
 }

@@ -15,6 +15,8 @@ export interface EnginePlan {
   readonly weightDType: 'float32' | 'bfloat16' | 'float16';
   readonly quantization: Quantization;
   readonly kvDType: 'float32' | 'bfloat16';
+  /** Folder in which packed weights are kept; null = they are not. */
+  readonly packedCache: string | null;
   readonly blockSize: number;
   readonly numBlocks: number;
   readonly maxModelLen: number;

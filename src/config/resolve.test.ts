@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { TokenmillError } from '../base/errors.ts';
 import type { MachineFacts, ModelFacts } from './facts.ts';
@@ -32,6 +33,7 @@ const MACHINE: MachineFacts = {
   logicalCpus: 8,
   physicalCores: 4,
   cpuQuota: null,
+  cacheFolder: '/nowhere',
   isaLevels: ['avx512', 'avx2'],
 };
 
@@ -85,6 +87,10 @@ const RESOLVED: readonly (readonly [string, Options, Partial<MachineFacts>, Part
   ['a quota below one CPU', {}, { cpuQuota: 0.5 }, { threads: 1 }],
   ['fp32 weights have fp32 keys', { dtype: 'float32' }, {}, { weightDType: 'float32', kvDType: 'float32' }],
   ['KV type forced', { dtype: 'float32', kvCacheDtype: 'bfloat16' }, {}, { kvDType: 'bfloat16' }],
+  ['packed weights are kept', { packedCache: '/cache' }, {}, { packedCache: '/cache' }],
+  ['or not', { packedCache: 'off' }, {}, { packedCache: null }],
+  ['by default when they are large', {}, { cacheFolder: '/home' }, { packedCache: join('/home', 'packed') }],
+  ['the reference backend has none', { backend: 'reference', packedCache: '/cache' }, {}, { packedCache: null }],
   ['block override', { numGpuBlocksOverride: 300 }, {}, { numBlocks: 300 }],
   ['block override shortens the context', { numGpuBlocksOverride: 10 }, {}, { numBlocks: 10, maxModelLen: 160 }],
   ['exact KV bytes', { kvCacheMemoryBytes: 1000 * BLOCK_BYTES + 1 }, {}, { numBlocks: 1000 }],
@@ -105,6 +111,15 @@ const RESOLVED: readonly (readonly [string, Options, Partial<MachineFacts>, Part
 ];
 
 describe('resolve', () => {
+  test('weights that are packed at once are not kept, unless a folder is named', () => {
+    const small = { linearElements: 2 ** 20, embeddingElements: 2 ** 20 };
+    expect(plan({}, {}, small)).toMatchObject({
+      packedCache: null,
+      reasons: { packedCache: expect.stringMatching(/64/) },
+    });
+    expect(plan({ packedCache: '/cache' }, {}, small).packedCache).toBe('/cache');
+  });
+
   test.each(RESOLVED)('%s', (_, options, machine, expected) => {
     expect(plan(options, machine)).toMatchObject(expected);
   });

@@ -2,6 +2,7 @@
  * Flags + model + machine -> EnginePlan. Pure. Every value carries its reason; memory is one visible sum; what does not fit
  * is refused with the flag and a value that would work.
  */
+import { join } from 'node:path';
 import { TokenmillError } from '../base/errors.ts';
 import { quantizedBytes, storedAs } from '../base/quantization.ts';
 import type { MachineFacts, ModelFacts } from './facts.ts';
@@ -16,6 +17,9 @@ const DEFAULT_MAX_NUM_BATCHED_TOKENS = 2048;
 const DEFAULT_TARGET_ITL_MS = 100;
 /** Below this a model is of no use; what cannot hold it is refused. */
 const SMALLEST_CONTEXT = 16;
+
+/** Weights that take less are packed within a tenth of a second. */
+const WORTH_KEEPING = 64 * 2 ** 20;
 
 const BYTES = { float32: 4, bfloat16: 2, float16: 2 } as const;
 
@@ -45,6 +49,7 @@ function workOut(config: EngineConfig, model: ModelFacts, machine: MachineFacts)
     architecture: model.architecture,
     vocabSize: model.vocabSize,
     ...device,
+    packedCache: resolvePackedCache(config, machine, memory.weightBytes, reasons),
     blockSize: config.blockSize,
     numBlocks,
     ...lengths,
@@ -96,6 +101,23 @@ function resolveDevice(config: EngineConfig, model: ModelFacts, machine: Machine
 function resolveWeightDType(config: EngineConfig, model: ModelFacts, reasons: Reasons): Device['weightDType'] {
   reasons['weightDType'] = config.dtype === 'auto' ? 'element type of the checkpoint' : '--dtype';
   return config.dtype === 'auto' ? model.checkpointDType : config.dtype;
+}
+
+function resolvePackedCache(
+  { backend, packedCache }: EngineConfig,
+  machine: MachineFacts,
+  weightBytes: number,
+  reasons: Reasons,
+): string | null {
+  const decide = (folder: string | null, reason: string) => {
+    reasons['packedCache'] = reason;
+    return folder;
+  };
+  if (backend === 'reference') return decide(null, 'the reference backend does not pack');
+  if (packedCache === 'off') return decide(null, '--packed-cache off');
+  if (packedCache !== 'auto') return decide(packedCache, '--packed-cache');
+  if (weightBytes < WORTH_KEEPING) return decide(null, `packing less than ${formatBytes(WORTH_KEEPING)} takes no time`);
+  return decide(join(machine.cacheFolder, 'packed'), 'the next start maps what this one packed');
 }
 
 /** Throws `isa_unsupported`. */

@@ -22,6 +22,7 @@ const MACHINE: MachineFacts = {
   logicalCpus: 2,
   physicalCores: 2,
   cpuQuota: null,
+  cacheFolder: '/nowhere',
   isaLevels: [],
 };
 

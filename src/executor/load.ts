@@ -1,5 +1,5 @@
 /** From a model folder to facts for the plan, and from a plan to a running executor: the one place that wires the rooms. */
-import type { TensorSource, WeightDType } from '../backends/backend.ts';
+import type { PackedFile, PackedUse, PackOptions, TensorSource, WeightDType } from '../backends/backend.ts';
 import type { Spans } from '../base/spans.ts';
 import type { ModelFacts } from '../config/facts.ts';
 import { type EnginePlan, maxLogitRows } from '../config/plan.ts';
@@ -8,6 +8,7 @@ import { countWeights, type JsonObject, loadModelConfig, recordProgram } from '.
 import { planMemory } from '../program/memory_plan.ts';
 import type { Program } from '../program/program.ts';
 import { checkWeights } from '../weights/check_weights.ts';
+import { PackedCache } from '../weights/packed_cache.ts';
 import { readCheckpoint } from '../weights/safetensors.ts';
 import { createBackend } from './backends.ts';
 import { UniprocExecutor } from './uniproc_executor.ts';
@@ -57,30 +58,43 @@ function checkpointType(program: Program, tensors: ReadonlyMap<string, TensorSou
   return ELEMENT_TYPES[most?.[0] ?? ''] ?? 'float32';
 }
 
+/** What decides the bytes of the plan's packed weights, and where they are kept. */
+function packOptions(plan: EnginePlan): PackOptions {
+  const overrides = (plan.config.hfOverrides ?? {}) as JsonObject;
+  const program = recordProgram(loadModelConfig(plan.modelPath, overrides), { maxModelLen: plan.maxModelLen });
+  const tensors = readCheckpoint(plan.modelPath);
+  checkWeights(program, tensors);
+  const { weightDType, quantization, packedCache: folder } = plan;
+  const maxBytes = plan.config.packedCacheMaxBytes;
+  const packedStore = folder === null ? {} : { packedStore: new PackedCache({ folder, maxBytes }) };
+  return { program, tensors, weightDType, quantization, ...packedStore };
+}
+
+/** The file of packed weights that loading the plan would map or write; null when none is kept. */
+export function inspectPacked(plan: EnginePlan): PackedFile | null {
+  return createBackend(plan.backend).findPacked(packOptions(plan));
+}
+
 export interface LoadCallbacks {
   /** Called as weights are packed, with counts of weights. */
   readonly onProgress?: (done: number, total: number) => void;
+  /** Called once, with what became of the packed weights. */
+  readonly onPacked?: (use: PackedUse) => void;
   /** Is told how long each part of a step takes. */
   readonly spans?: Spans;
 }
 
 /** Loads the plan's model. Throws what {@link inspectModel} throws, `native_missing`, `isa_unsupported`, `out_of_memory`. */
 export function loadExecutor(plan: EnginePlan, callbacks: LoadCallbacks = {}): Executor {
-  const overrides = (plan.config.hfOverrides ?? {}) as JsonObject;
-  const program = recordProgram(loadModelConfig(plan.modelPath, overrides), { maxModelLen: plan.maxModelLen });
-  const tensors = readCheckpoint(plan.modelPath);
-  checkWeights(program, tensors);
   const limits = {
     blockSize: plan.blockSize,
     maxNumBatchedTokens: plan.maxNumBatchedTokens,
     maxNumSeqs: plan.maxNumSeqs,
     maxLogitRows: maxLogitRows(plan),
   };
+  const options = packOptions(plan);
   const model = createBackend(plan.backend).load({
-    program,
-    tensors,
-    weightDType: plan.weightDType,
-    quantization: plan.quantization,
+    ...options,
     kvDType: plan.kvDType,
     numBlocks: plan.numBlocks,
     threads: plan.threads,
@@ -88,8 +102,13 @@ export function loadExecutor(plan: EnginePlan, callbacks: LoadCallbacks = {}): E
     ...(plan.backend === 'cpu' ? { isa: plan.isa } : {}),
     ...(callbacks.onProgress === undefined ? {} : { onProgress: callbacks.onProgress }),
   });
+  callbacks.onPacked?.(model.packed);
   const { spans } = callbacks;
-  return new UniprocExecutor(model, limits, spans === undefined ? null : { spans, callNames: callNames(program) });
+  return new UniprocExecutor(
+    model,
+    limits,
+    spans === undefined ? null : { spans, callNames: callNames(options.program) },
+  );
 }
 
 /** Of the program's calls: the op, for a linear with its weight's shape. */

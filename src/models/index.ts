@@ -40,7 +40,7 @@ export function loadModelConfig(source: string | JsonObject, overrides: JsonObje
   throw unknownArchitecture(names, fields);
 }
 
-/** Records the model's forward pass. Pure; takes about a millisecond a layer, most of it for the RoPE table. */
+/** Records the model's forward pass. Pure; takes less than a millisecond a layer. */
 export function recordProgram(config: ModelConfig, options: RecordOptions): Program {
   const family = familyOf(config.architecture);
   assert(family !== undefined, `no family records ${config.architecture}`);

@@ -2,7 +2,7 @@
 import type { ProgramBuilder } from '../program/builder.ts';
 import type { Program, ValueId } from '../program/program.ts';
 import type { ModelConfig } from './config.ts';
-import { ropeTable } from './rope.ts';
+import { ropeRows } from './rope.ts';
 
 export interface RecordOptions {
   /** Longest sequence that will be served: the rows of the RoPE table, and longrope's choice of factors. */
@@ -18,8 +18,8 @@ export function embedTokens(b: ProgramBuilder, config: ModelConfig): ValueId {
 }
 
 export function rotaryTable(b: ProgramBuilder, config: ModelConfig, { maxModelLen }: RecordOptions): ValueId {
-  const data = ropeTable(config.rope, maxModelLen, maxModelLen);
-  return b.constant('rope_table', [maxModelLen, config.rope.rotaryDim], data);
+  const rows = (begin: number, end: number) => ropeRows(config.rope, begin, end, maxModelLen);
+  return b.table('rope_table', [maxModelLen, config.rope.rotaryDim], rows);
 }
 
 /** RMSNorm over the last `dim` elements; its weight is called `name` + `.weight`. */

@@ -1,13 +1,13 @@
 import { expect, test } from 'vitest';
 import { ConfigFields } from './fields.ts';
-import { inverseFrequencies, parseRope, ropeTable, scaledMaxPosition } from './rope.ts';
+import { inverseFrequencies, parseRope, ropeRows, scaledMaxPosition } from './rope.ts';
 
 const parse = (scaling: unknown, maxPosition = 256) =>
   parseRope(new ConfigFields(JSON.parse(JSON.stringify({ rope_scaling: scaling })), 'test'), 16, maxPosition);
 
 test('a row holds cosines, then sines, of position times frequency', () => {
   const rope = parse(null);
-  const table = ropeTable(rope, 3, 3);
+  const table = ropeRows(rope, 0, 3, 3);
   expect(table.length).toBe(3 * 16);
   expect(table[0]).toBe(1);
   expect(table[8]).toBe(0);
@@ -15,15 +15,26 @@ test('a row holds cosines, then sines, of position times frequency', () => {
   expect(table[2 * 16 + 9]).toBeCloseTo(Math.sin(2 * 10000 ** (-2 / 16)), 6);
 });
 
+test('rows are the same whichever are computed with them', () => {
+  const rope = parse({
+    rope_type: 'longrope',
+    factor: 4,
+    short_factor: Array(8).fill(2),
+    long_factor: Array(8).fill(3),
+  });
+  const all = ropeRows(rope, 0, 40, 256);
+  expect(ropeRows(rope, 17, 33, 256)).toEqual(all.subarray(17 * 16, 33 * 16));
+});
+
 test('yarn keeps fast waves, slows slow ones by the factor, and scales attention', () => {
   const rope = parse({ rope_type: 'yarn', factor: 4, original_max_position_embeddings: 64 });
   const [plain, scaled] = [inverseFrequencies(parse(null), 256), inverseFrequencies(rope, 256)];
   expect(scaled[0]).toBe(plain[0]);
   expect(scaled[7]! * 4).toBeCloseTo(plain[7]!, 6);
-  expect(ropeTable(rope, 1, 256)[0]).toBeCloseTo(0.1 * Math.log(4) + 1, 6);
+  expect(ropeRows(rope, 0, 1, 256)[0]).toBeCloseTo(0.1 * Math.log(4) + 1, 6);
   const named = parse({ rope_type: 'yarn', factor: 4, mscale: 2, mscale_all_dim: 1, truncate: false });
-  expect(ropeTable(named, 1, 256)[0]).toBeCloseTo((0.2 * Math.log(4) + 1) / (0.1 * Math.log(4) + 1), 6);
-  expect(ropeTable(parse({ rope_type: 'yarn', factor: 4, attention_factor: 1.5 }), 1, 256)[0]).toBe(1.5);
+  expect(ropeRows(named, 0, 1, 256)[0]).toBeCloseTo((0.2 * Math.log(4) + 1) / (0.1 * Math.log(4) + 1), 6);
+  expect(ropeRows(parse({ rope_type: 'yarn', factor: 4, attention_factor: 1.5 }), 0, 1, 256)[0]).toBe(1.5);
 });
 
 test('longest context by kind of scaling', () => {

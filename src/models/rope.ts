@@ -130,15 +130,15 @@ export function scaledMaxPosition(rope: RopeConfig, maxPosition: number): number
   return maxPosition;
 }
 
-/** [positions, rotaryDim]: row p is cos of rotaryDim/2 angles, then their sines, scaled by the attention factor. */
-export function ropeTable(rope: RopeConfig, positions: number, maxModelLen: number): Float32Array {
+/** [end - begin, rotaryDim]: of position p, cos of rotaryDim/2 angles, then their sines, scaled by the attention factor. */
+export function ropeRows(rope: RopeConfig, begin: number, end: number, maxModelLen: number): Float32Array {
   const frequencies = inverseFrequencies(rope, maxModelLen);
   const { scaling } = rope;
   const scale = scaling.type === 'yarn' || scaling.type === 'longrope' ? scaling.attentionFactor : 1;
   const half = frequencies.length;
-  const table = new Float32Array(positions * half * 2);
-  for (let p = 0; p < positions; p++) {
-    const row = p * half * 2;
+  const table = new Float32Array((end - begin) * half * 2);
+  for (let p = begin; p < end; p++) {
+    const row = (p - begin) * half * 2;
     for (let i = 0; i < half; i++) {
       // The angle is rounded to fp32 because every implementation that checkpoints were trained with does so.
       const angle = Math.fround(p * (frequencies[i] as number));

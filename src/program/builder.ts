@@ -5,7 +5,17 @@
 import { assert } from '../base/assert.ts';
 import type { Dim, DType, OperandSpec, OpSpec } from '../ops/define_op.ts';
 import { OP_NAMES, OPS, type OpName } from '../ops/index.ts';
-import type { KvSpec, OpCall, Program, ProgramValue, ValueId, ValueKind, WeightDecl, WeightRole } from './program.ts';
+import type {
+  ComputeRows,
+  KvSpec,
+  OpCall,
+  Program,
+  ProgramValue,
+  ValueId,
+  ValueKind,
+  WeightDecl,
+  WeightRole,
+} from './program.ts';
 
 type Ops = typeof OPS;
 type Camel<S extends string> = S extends `${infer Head}_${infer Tail}` ? `${Head}${Capitalize<Camel<Tail>>}` : S;
@@ -53,11 +63,10 @@ class Recorder {
     return value;
   }
 
-  /** A weight computed at load, e.g. a rope table. */
-  constant(name: string, shape: readonly number[], data: Float32Array): ValueId {
-    assert(data.length === shape.reduce((a, b) => a * b, 1), `constant ${name}: data does not fill its shape`);
+  /** A table that is computed, with a row a position, e.g. of rope. */
+  table(name: string, shape: readonly [positions: number, width: number], computeRows: ComputeRows): ValueId {
     const value = this.addValue(name, 'weight', 'f32', shape);
-    this.weights.push({ value, name, role: 'table', shape, tensors: [], constant: data });
+    this.weights.push({ value, name, role: 'table', shape, tensors: [], computeRows });
     return value;
   }
 

@@ -29,15 +29,20 @@ export interface OpCall {
 /** What a weight is for decides how a backend packs it. */
 export type WeightRole = 'linear' | 'embedding' | 'vector' | 'table';
 
+export type ComputeRows = (begin: number, end: number) => Float32Array;
+
 export interface WeightDecl {
   readonly value: ValueId;
   readonly name: string;
   readonly role: WeightRole;
   readonly shape: readonly number[];
-  /** Checkpoint tensors, concatenated along dimension 0 (qkv or gate+up in one); empty for constants. */
+  /** Checkpoint tensors, concatenated along dimension 0 (qkv or gate+up in one); empty when computed. */
   readonly tensors: readonly string[];
-  /** Computed at load (rope tables) instead of read. */
-  readonly constant?: Float32Array;
+  /**
+   * Computed instead of read: rows [begin, end) of a `table`. Only tokens at position p read row p, so that a backend may
+   * leave rows out until a sequence reaches them.
+   */
+  readonly computeRows?: ComputeRows;
 }
 
 export interface KvSpec {

@@ -9,7 +9,7 @@ const WEIGHT_TYPES = ['F32', 'F16', 'BF16'];
 
 /** Throws `weights_invalid` naming the tensor, what was expected and what was found. */
 export function checkWeights(program: Program, tensors: ReadonlyMap<string, TensorSource>): void {
-  for (const decl of program.weights) if (decl.constant === undefined) checkWeight(decl, tensors);
+  for (const decl of program.weights) if (decl.computeRows === undefined) checkWeight(decl, tensors);
 }
 
 function checkWeight(decl: WeightDecl, tensors: ReadonlyMap<string, TensorSource>): void {

@@ -142,7 +142,7 @@ export function writeRandomModel(folder: string, config: Config, program: Progra
   json('tokenizer_config.json', tokenizer.config);
   const tensors = new Map<string, TensorToWrite>();
   for (const decl of program.weights) {
-    if (decl.constant !== undefined) continue;
+    if (decl.computeRows !== undefined) continue;
     const name = decl.tensors[0] as string;
     if (!tensors.has(name)) tensors.set(name, randomTensor(name, decl, seed + tensors.size));
   }

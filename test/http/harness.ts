@@ -42,6 +42,7 @@ const MACHINE = {
   logicalCpus: 2,
   physicalCores: 2,
   cpuQuota: null,
+  cacheFolder: '/nowhere',
   isaLevels: [],
 } as const;
 
@@ -154,7 +155,7 @@ export async function bench({
   const llm = new LLMEngine({
     client,
     plan,
-    timings: { inspectMs: 0, loadMs: 0 },
+    timings: { inspectMs: 0, loadMs: 0, weightsMapped: false },
     tokenizer,
     chatTemplate,
     defaultSampling: {},

@@ -3,6 +3,7 @@ import { TokenmillError } from '../../base/errors.ts';
 import type { Backend } from '../backend.ts';
 import { CpuModel } from './cpu_model.ts';
 import { loadNative, type NativeCpu } from './native_binding.ts';
+import { planPacked } from './packed_weights.ts';
 import { runOp } from './run_op.ts';
 
 export interface CpuMeasurements {
@@ -24,6 +25,7 @@ export function createCpuBackend(): Backend {
     isaLevels,
     runOp: (run) => runOp(run, chooseIsa(isaLevels, run.isa)),
     load: (options) => new CpuModel(options, chooseIsa(isaLevels, options.isa)),
+    findPacked: planPacked,
   };
 }
 

@@ -26,7 +26,12 @@ function smallProgram(): Program {
     b.rmsNorm({ x, weight: b.weight({ name, role: 'vector', shape: [HIDDEN] }), eps: 1e-5, name: `${name}.y` });
   const x = b.embedding({ weight: b.weight({ name: 'embed', role: 'embedding', shape: [VOCAB, HIDDEN] }) });
   const angles = Float32Array.from({ length: MAX_LENGTH * 8 }, (_, i) => Math.cos((i >> 3) / 10 + (i & 7)));
-  const rotation = { table: b.constant('angles', [MAX_LENGTH, 8], angles), headDim: 8, rotaryDim: 8, interleaved: 0 };
+  const rotation = {
+    table: b.table('angles', [MAX_LENGTH, 8], (begin, end) => angles.subarray(begin * 8, end * 8)),
+    headDim: 8,
+    rotaryDim: 8,
+    interleaved: 0,
+  };
   const h = norm(x, 'norm1');
   const q = b.rope({ x: linear(h, 'q', HIDDEN, HIDDEN), ...rotation });
   const k = b.rope({ x: linear(h, 'k', KV_WIDTH, HIDDEN), ...rotation });
@@ -50,8 +55,8 @@ function writeTensors(path: string, spoil: (name: string, data: Float32Array) =>
   const chunks: Float32Array[] = [];
   const sources = new Map<string, TensorSource>();
   let offset = 0;
-  for (const { name, shape, constant } of program.weights) {
-    if (constant !== undefined) continue;
+  for (const { name, shape, computeRows } of program.weights) {
+    if (computeRows !== undefined) continue;
     const data = Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, () => rng.normal() / 4);
     spoil(name, data);
     chunks.push(data);

@@ -1,22 +1,28 @@
 import { assert } from '../../base/assert.ts';
 import { TokenmillError } from '../../base/errors.ts';
-import { storedAs } from '../../base/quantization.ts';
 import type { StepInputs } from '../../ops/define_op.ts';
 import { elementCount, planMemory } from '../../program/memory_plan.ts';
-import { makesLogits, type Program, type ValueId, type WeightDecl } from '../../program/program.ts';
-import type { CheckpointDType, LoadedModel, LoadOptions, TensorSource, WeightDType } from '../backend.ts';
+import type { Program, ValueId, WeightDecl } from '../../program/program.ts';
+import type { CheckpointDType, LoadedModel, LoadOptions, PackedUse, TensorSource, WeightDType } from '../backend.ts';
 import { CpuLogitRows } from './cpu_logit_rows.ts';
 import { loadNative, type NativeModel, type NativeStep, type NativeTensor, native } from './native_binding.ts';
 import { flattenCalls, flattenValues } from './native_program.ts';
+import { isPacked, linearType, mapPacked, planPacked, savePacked } from './packed_weights.ts';
+
+/** Rows of a computed table that are made at once. */
+const TABLE_ROWS = 4096;
 
 /** A program and its weights in native memory. */
 export class CpuModel implements LoadedModel {
   readonly backend = 'cpu';
   readonly isa: string;
   readonly memory: LoadedModel['memory'];
+  readonly packed: PackedUse;
   readonly logits: CpuLogitRows;
   private readonly program: Program;
   private readonly model: NativeModel;
+  /** Rows of computed tables that are there; the whole table would take longer than mapping the weights. */
+  private tableRows = 0;
 
   /** `isa` is one that this processor has. Throws TokenmillError when memory or the weight files do not suffice. */
   constructor(options: LoadOptions, isa: string) {
@@ -24,8 +30,12 @@ export class CpuModel implements LoadedModel {
     this.program = options.program;
     this.model = createNativeModel(options, isa);
     try {
-      loadWeights(this.model, options);
+      const plan = planPacked(options);
+      const mapped = plan !== null && mapPacked(this.model, plan, options);
+      loadWeights(this.model, options, mapped);
       native(() => this.model.finishLoading());
+      if (mapped) this.packed = { state: 'mapped', note: null };
+      else this.packed = plan === null ? { state: 'unused', note: null } : savePacked(this.model, plan, options);
     } catch (error) {
       this.model.close();
       throw error;
@@ -35,6 +45,7 @@ export class CpuModel implements LoadedModel {
   }
 
   run(step: StepInputs): void {
+    this.growTables(step);
     native(() => this.model.run(...nativeStep(step)));
   }
 
@@ -45,6 +56,7 @@ export class CpuModel implements LoadedModel {
   }
 
   trace(step: StepInputs, visit: (callIndex: number, outputs: readonly Float32Array[]) => void): void {
+    this.growTables(step);
     for (const [index, call] of this.program.calls.entries()) {
       native(() => this.model.run(...nativeStep(step), index, index + 1));
       visit(
@@ -56,6 +68,20 @@ export class CpuModel implements LoadedModel {
 
   close(): void {
     native(() => this.model.close());
+  }
+
+  /** Computes the table rows that this step's positions are the first to need. */
+  private growTables({ sizes, positions }: StepInputs): void {
+    let end = 0;
+    for (let t = 0; t < sizes.T; t++) end = Math.max(end, (positions[t] as number) + 1);
+    if (end <= this.tableRows) return;
+    const begin = this.tableRows;
+    this.tableRows = Math.ceil(end / TABLE_ROWS) * TABLE_ROWS;
+    for (const { value, shape, computeRows } of this.program.weights) {
+      const last = Math.min(this.tableRows, shape[0] as number);
+      if (computeRows === undefined || begin >= last) continue;
+      native(() => this.model.writeTable(value, begin, computeRows(begin, last)));
+    }
   }
 
   private read(id: ValueId, { sizes }: StepInputs): Float32Array {
@@ -93,29 +119,31 @@ function createNativeModel(options: LoadOptions, isa: string): NativeModel {
   );
 }
 
-function loadWeights(model: NativeModel, options: LoadOptions): void {
+/** `mapped`: the linears are there, and all tensors were checked when they were packed. */
+function loadWeights(model: NativeModel, options: LoadOptions, mapped: boolean): void {
   const { weights } = options.program;
+  // Packing a tensor finds out whether all of it is finite.
+  const packing = new Set(weights.filter(isPacked).flatMap(({ tensors }) => tensors));
   for (const [done, decl] of weights.entries()) {
-    native(() => loadWeight(model, decl, options));
+    const checked = mapped || decl.tensors.every((name) => packing.has(name));
+    if (!mapped || !isPacked(decl)) native(() => loadWeight(model, decl, options, checked));
     options.onProgress?.(done + 1, weights.length);
   }
 }
 
-function loadWeight(model: NativeModel, decl: WeightDecl, options: LoadOptions): void {
+function loadWeight(model: NativeModel, decl: WeightDecl, options: LoadOptions, checked: boolean): void {
   const [rows, width = 1] = decl.shape as readonly [number, number?];
-  const type = storedAs(options.quantization, makesLogits(options.program, decl.value)) ?? options.weightDType;
-  if (decl.constant !== undefined) {
-    if (decl.role === 'linear') model.setLinear(decl.value, decl.constant, rows, width, type);
-    else model.setDense(decl.value, decl.constant, rows, width);
+  if (decl.computeRows !== undefined) {
+    model.reserveTable(decl.value, rows, width);
     return;
   }
   const tensors = decl.tensors.map((name) => nativeTensor(name, options.tensors.get(name)));
   const [first] = tensors;
   assert(first !== undefined, `weight ${decl.name} has tensors`);
-  if (decl.role === 'linear') model.loadLinear(decl.value, tensors, width, type);
+  if (decl.role === 'linear') model.loadLinear(decl.value, tensors, width, linearType(options, decl));
   // Rows are read where they lie, when their elements are aligned there.
   else if (decl.role === 'embedding' && tensors.length === 1 && first.offset % 4 === 0) {
-    model.loadMapped(decl.value, first, width);
+    model.loadMapped(decl.value, first, width, checked);
   } else model.loadDense(decl.value, tensors, width);
 }
 

@@ -64,7 +64,27 @@ export type NativeWeightType = WeightDType | QuantizedType;
 export interface NativeModel {
   loadLinear(value: number, tensors: readonly NativeTensor[], width: number, type: NativeWeightType): void;
   loadDense(value: number, tensors: readonly NativeTensor[], width: number): void;
-  loadMapped(value: number, tensor: NativeTensor, width: number): void;
+  /** `checked`: the elements are known to be finite. */
+  loadMapped(value: number, tensor: NativeTensor, width: number, checked: boolean): void;
+  /** A linear weight that `savePacked` wrote at `offset`. */
+  mapPacked(value: number, path: string, offset: number, rows: number, width: number, type: NativeWeightType): void;
+  /**
+   * Begins to write packed linears to `temporary`, which becomes `path` once it is whole. Fails at once when the disk has no
+   * room for `bytes`; a file that is not whole when the model closes is given up.
+   */
+  savePacked(
+    temporary: string,
+    path: string,
+    header: Uint8Array,
+    values: Float64Array,
+    offsets: Float64Array,
+    bytes: number,
+  ): void;
+  packedState(): 'none' | 'writing' | 'done' | 'failed';
+  /** A table of zeros. */
+  reserveTable(value: number, rows: number, width: number): void;
+  /** Rows of it from `begin`. */
+  writeTable(value: number, begin: number, data: Float32Array): void;
   setLinear(value: number, data: Float32Array, rows: number, width: number, type: NativeWeightType): void;
   setDense(value: number, data: Float32Array, rows: number, width: number): void;
   finishLoading(): void;
@@ -100,8 +120,16 @@ export interface NativeCpu {
   readonly l3Bytes: number;
 }
 
+export interface NativeModelClass {
+  new (config: NativeModelConfig): NativeModel;
+  /** Bytes of a packed linear weight. */
+  packedBytes(rows: number, width: number, type: NativeWeightType): number;
+  /** Differs between layouts. */
+  readonly packVersion: number;
+}
+
 export interface NativeBinding {
-  readonly Model: new (config: NativeModelConfig) => NativeModel;
+  readonly Model: NativeModelClass;
   /** Best first; `emulated`: also those that only tests use. */
   isaLevels(emulated: boolean): string[];
   cpu(): NativeCpu;

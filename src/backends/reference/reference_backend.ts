@@ -19,6 +19,7 @@ export function createReferenceBackend(): Backend {
     isaLevels: ['reference'],
     runOp,
     load: (options) => new ReferenceModel(options),
+    findPacked: () => null,
   };
 }
 
@@ -62,6 +63,7 @@ function roundedCopy(data: OperandData | null): OperandData | null {
 
 class ReferenceModel implements LoadedModel {
   readonly backend = 'reference';
+  readonly packed = { state: 'unused', note: null } as const;
   readonly isa = 'reference';
   readonly memory: LoadedModel['memory'];
   readonly logits: ReferenceLogitRows;
@@ -163,7 +165,7 @@ function loadWeights(options: LoadOptions): Map<ValueId, Weight> {
 }
 
 function loadWeight(decl: WeightDecl, { program, tensors, weightDType, quantization }: LoadOptions): Weight {
-  if (decl.constant !== undefined) return decl.constant;
+  if (decl.computeRows !== undefined) return decl.computeRows(0, decl.shape[0] as number);
   const data = readWeight(decl, tensors);
   refuseNonFinite(decl, data, 'The checkpoint is damaged; download it again.');
   if (decl.role !== 'linear') return data;
