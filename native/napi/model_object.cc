@@ -49,10 +49,25 @@ int64_t matrix_elements(int64_t rows, int64_t width) {
   return rows * width;
 }
 
+void check_draw(const DrawParams& params) {
+  require(params.top_k >= 0 && params.top_p > 0 && params.top_p <= 1 && params.min_p >= 0 && params.min_p <= 1, "sampling parameters are in range");
+}
+
 DrawParams draw_params(const Napi::CallbackInfo& info) {
   const DrawParams params{number(info[1], "temperature"), integer(info[2], "topK"), number(info[3], "topP"), number(info[4], "minP")};
-  require(params.temperature > 0 && params.top_k >= 0 && params.top_p > 0 && params.top_p <= 1 && params.min_p >= 0 && params.min_p <= 1, "sampling parameters are in range");
+  require(params.temperature > 0, "a temperature is above zero");
+  check_draw(params);
   return params;
+}
+
+// Numbers of a row in sampleRows: temperature (0 = the largest), topK, topP, minP, u.
+constexpr int64_t kDrawNumbers = 5;
+
+RowDraw row_draw(const float* row, const double* numbers) {
+  require(numbers[0] >= 0 && numbers[1] >= 0 && numbers[1] <= 9007199254740991.0, "sampling parameters are in range");
+  const DrawParams params{numbers[0], static_cast<int64_t>(numbers[1]), numbers[2], numbers[3]};
+  check_draw(params);
+  return {row, params, numbers[4]};
 }
 
 }  // namespace
@@ -85,6 +100,7 @@ Napi::Function ModelObject::define(Napi::Env env) {
                       InstanceMethod<&ModelObject::top_k>("topK"),
                       InstanceMethod<&ModelObject::rank>("rank"),
                       InstanceMethod<&ModelObject::sample>("sample"),
+                      InstanceMethod<&ModelObject::sample_rows>("sampleRows"),
                       InstanceMethod<&ModelObject::process>("process"),
                       InstanceMethod<&ModelObject::close>("close")});
 }
@@ -340,8 +356,9 @@ Napi::Value ModelObject::memory(const Napi::CallbackInfo& info) {
   });
 }
 
-float* ModelObject::row(const Napi::Value& index) const {
-  const int64_t r = integer(index, "a logit row");
+float* ModelObject::row(const Napi::Value& index) const { return row(integer(index, "a logit row")); }
+
+float* ModelObject::row(int64_t r) const {
   const Program& program = model().program();
   require(r >= 0 && r < model().limits().of(model().rows(program.logits)), "a logit row is within the limits");
   return model().temporary(program.logits) + r * program.vocab;
@@ -393,6 +410,21 @@ Napi::Value ModelObject::sample(const Napi::CallbackInfo& info) {
     const float* at = row(info[0]);
     const int64_t id = sample_row(model().kernels(), at, model().program().vocab, draw_params(info), number(info[5], "u"), model().row_scratch());
     return Napi::Number::New(info.Env(), static_cast<double>(id));
+  });
+}
+
+// sampleRows(count, rows, numbers, ids): kDrawNumbers numbers a row; fills ids.
+Napi::Value ModelObject::sample_rows(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const int64_t count = integer(info[0], "count");
+    require(count >= 1 && count <= model().limits().logit_rows, "a batch has between 1 and maxLogitRows rows");
+    const int32_t* rows = int32s(info[1], count, "rows");
+    const double* numbers = typed_array<Napi::Float64Array>(info[2], napi_float64_array, count * kDrawNumbers, "numbers").Data();
+    int32_t* ids = typed_array<Napi::Int32Array>(info[3], napi_int32_array, count, "ids").Data();
+    draws_.clear();
+    for (int64_t i = 0; i < count; i++) draws_.push_back(row_draw(row(rows[i]), numbers + i * kDrawNumbers));
+    model().draw_rows(draws_.data(), count, ids);
+    return info.Env().Undefined();
   });
 }
 

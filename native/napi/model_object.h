@@ -39,11 +39,13 @@ class ModelObject : public Napi::ObjectWrap<ModelObject> {
   Napi::Value top_k(const Napi::CallbackInfo& info);
   Napi::Value rank(const Napi::CallbackInfo& info);
   Napi::Value sample(const Napi::CallbackInfo& info);
+  Napi::Value sample_rows(const Napi::CallbackInfo& info);
   Napi::Value process(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
 
   Model& model() const;
   float* row(const Napi::Value& index) const;
+  float* row(int64_t r) const;
   Step step(const Napi::CallbackInfo& info) const;
   int64_t elements(int32_t value, const Napi::Value& rows) const;
 
@@ -55,6 +57,8 @@ class ModelObject : public Napi::ObjectWrap<ModelObject> {
   };
   std::shared_ptr<Hold> hold_;
   Napi::Reference<Napi::ArrayBuffer> logits_;
+  // Of the last batch of rows; kept for its memory.
+  std::vector<RowDraw> draws_;
   // Keeps the memory that a profiled model writes into.
   Napi::ObjectReference marks_;
 };

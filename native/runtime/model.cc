@@ -23,7 +23,7 @@ int64_t total_rows(const std::vector<Model::FilePart>& parts) {
 }  // namespace
 
 Model::Model(const KernelTable& kernels, Program program, const KvShape& kv, const Limits& limits, int threads, bool pin)
-    : kernels_(kernels), program_(std::move(program)), kv_(kv), limits_(limits), weights_(program_.values.size()), team_(threads, pin) {
+    : kernels_(kernels), program_(std::move(program)), kv_(kv), limits_(limits), weights_(program_.values.size()), row_scratch_(static_cast<size_t>(std::max(1, threads))), team_(threads, pin) {
   check_program();
   value_stride_ = (kv_.head_dim + 7) / 8 * 8;
   const int64_t heads = kv_.layers * kv_.num_blocks * kv_.kv_heads * kv_.block_size;
@@ -208,7 +208,8 @@ Model::Memory Model::memory() const {
     if (weight.table) memory.weights += weight.rows * weight.width * element_bytes(weight.table_type);
   }
   memory.kv = static_cast<int64_t>(keys_.bytes() + values_.bytes());
-  memory.scratch = static_cast<int64_t>(arena_->bytes() + prepared_.bytes() + thread_scratch_.bytes() + row_scratch_.bytes());
+  memory.scratch = static_cast<int64_t>(arena_->bytes() + prepared_.bytes() + thread_scratch_.bytes());
+  for (const RowScratch& scratch : row_scratch_) memory.scratch += scratch.bytes();
   return memory;
 }
 

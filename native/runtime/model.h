@@ -83,7 +83,9 @@ class Model {
     int64_t scratch = 0;
   };
   Memory memory() const;
-  RowScratch& row_scratch() { return row_scratch_; }
+  RowScratch& row_scratch() { return row_scratch_[0]; }
+  // Draws from rows of logits, shared among all threads; every row as if it were alone.
+  void draw_rows(const RowDraw* draws, int64_t count, int32_t* ids);
 
  private:
   struct Weight {
@@ -155,7 +157,7 @@ class Model {
   Region prepared_;
   Region thread_scratch_;
   int64_t thread_scratch_bytes_ = 0;
-  RowScratch row_scratch_;
+  std::vector<RowScratch> row_scratch_;  // of each member
   std::vector<AttentionItem> items_;
   double* marks_ = nullptr;
   // Of the attention calls of a run, even and odd ones: one is taken from while the other is set back.

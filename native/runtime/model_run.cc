@@ -46,6 +46,17 @@ void Model::run_calls(const Step& step, size_t begin, size_t end) {
   if (end > begin) mark(0, end - 1);
 }
 
+void Model::draw_rows(const RowDraw* draws, int64_t count, int32_t* ids) {
+  std::atomic<int64_t> next{0};
+  const auto work = [&](int member) {
+    RowScratch& scratch = row_scratch_[static_cast<size_t>(member)];
+    for (int64_t i = next++; i < count; i = next++) ids[i] = draw_row(kernels_, draws[i], program_.vocab, scratch);
+  };
+  // The others are not worth waking for one row.
+  if (count == 1) work(0);
+  else team_.run(work);
+}
+
 bool Model::shares_input(const OpCall& call, const OpCall& next) const {
   if (next.op != Op::linear || next.inputs[op_linear::in_x] != call.inputs[op_linear::in_x]) return false;
   const PackedLinear& a = weight(call.inputs[op_linear::in_weight]).linear.packed;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 
 namespace mill {
@@ -62,9 +63,41 @@ double sum_of(const float* weights, const std::vector<int32_t>& ids) {
   return sum;
 }
 
+TopEntry median_of(const float* row, int32_t a, int32_t b, int32_t c) {
+  TopEntry x{row[a], a}, y{row[b], b}, z{row[c], c};
+  if (before(y, x)) std::swap(x, y);
+  if (before(z, y)) y = before(z, x) ? x : z;
+  return y;
+}
+
+// The last entry, in falling order, that top_p keeps of `ids`, which it reorders. Quickselect: a part whose sum may be dropped is
+// dropped as a whole, so that flat distributions need no sort of the vocabulary either. `dropped` is what is gone already.
+TopEntry last_kept(const float* row, const float* weights, int32_t* first, int32_t* last, double dropped, double most) {
+  // The median of three has one of them on either side, so both parts have members; after this many the rest is sorted as it is.
+  for (int splits = 0; last - first > static_cast<int64_t>(kSortable) && splits < 64; splits++) {
+    const TopEntry pivot = median_of(row, first[0], first[(last - first) / 2], last[-1]);
+    int32_t* const rest = std::partition(first, last, [&](int32_t id) { return before({row[id], id}, pivot); });
+    double sum = 0;
+    for (const int32_t* id = rest; id != last; id++) sum += static_cast<double>(weights[*id]);
+    if (dropped + sum <= most) {
+      dropped += sum;
+      last = rest;
+    } else {
+      first = rest;
+    }
+  }
+  std::sort(first, last, [&](int32_t a, int32_t b) { return before({row[a], a}, {row[b], b}); });
+  while (last - first > 1) {
+    dropped += static_cast<double>(weights[last[-1]]);
+    if (dropped > most) break;
+    last--;
+  }
+  return {row[last[-1]], last[-1]};
+}
+
 // Leaves in `scratch.candidates` the ids that top_p keeps, in order, and returns their sum. Every weight below (what may still
 // be dropped) / (weights left) is dropped for certain, since all of those together are: repeated, this leaves few candidates
-// without sorting the vocabulary.
+// of a distribution with a peak; a pass that drops less than an eighth is the last.
 double keep_top_p(const float* row, int64_t n, double top_p, double total, RowScratch& scratch) {
   const float* weights = scratch.weights.data();
   std::vector<int32_t>& left = scratch.candidates;
@@ -76,19 +109,14 @@ double keep_top_p(const float* row, int64_t n, double top_p, double total, RowSc
   left.resize(static_cast<size_t>(n));
   left.resize(gather(weights, AllIds{static_cast<int32_t>(n)}, bound(most, n), left.data()));
   double sum = sum_of(weights, left);
-  for (size_t before_size = 0; left.size() > kSortable && left.size() != before_size;) {
-    before_size = left.size();
+  for (size_t size = SIZE_MAX; left.size() > kSortable && left.size() < size - size / 8;) {
+    size = left.size();
     left.resize(gather(weights, left, bound(most - (total - sum), static_cast<int64_t>(left.size())), left.data()));
     sum = sum_of(weights, left);
   }
-  std::sort(left.begin(), left.end(), [&](int32_t a, int32_t b) { return before({row[a], a}, {row[b], b}); });
-  double dropped = total - sum;
-  while (left.size() > 1) {
-    dropped += static_cast<double>(weights[left.back()]);
-    if (dropped > most) break;
-    left.pop_back();
-  }
-  std::sort(left.begin(), left.end());
+  scratch.order.assign(left.begin(), left.end());
+  const TopEntry cut = last_kept(row, weights, scratch.order.data(), scratch.order.data() + scratch.order.size(), total - sum, most);
+  left.erase(std::remove_if(left.begin(), left.end(), [&](int32_t id) { return before(cut, {row[id], id}); }), left.end());
   return sum_of(weights, left);
 }
 
@@ -156,6 +184,13 @@ int64_t sample_row(const KernelTable& kernels, const float* row, int64_t n, cons
   const Restricted r = restrict_row(kernels, row, n, params, scratch);
   const double target = u * r.total;
   return params.top_p < 1 ? draw(scratch.weights, scratch.candidates, target) : draw(scratch.weights, AllIds{static_cast<int32_t>(n)}, target);
+}
+
+int32_t draw_row(const KernelTable& kernels, const RowDraw& draw, int64_t n, RowScratch& scratch) {
+  int64_t id = kernels.argmax(draw.row, n);
+  if (!std::isfinite(draw.row[id])) return -1;
+  if (draw.params.temperature > 0) id = sample_row(kernels, draw.row, n, draw.params, draw.u, scratch);
+  return draw.row[id] > -kInfinity ? static_cast<int32_t>(id) : -1;
 }
 
 void process_row(const KernelTable& kernels, float* row, int64_t n, const DrawParams& params, RowScratch& scratch) {

@@ -19,7 +19,8 @@ struct RowScratch {
   std::vector<float> weights;
   std::vector<float> maxima;
   std::vector<int32_t> candidates;
-  int64_t bytes() const { return static_cast<int64_t>(weights.capacity() + maxima.capacity() + candidates.capacity()) * 4; }
+  std::vector<int32_t> order;
+  int64_t bytes() const { return static_cast<int64_t>(weights.capacity() + maxima.capacity() + candidates.capacity() + order.capacity()) * 4; }
 };
 
 // The k largest, largest first, ties by lower id; -infinity and NaN are left out.
@@ -27,6 +28,16 @@ std::vector<TopEntry> top_k(const KernelTable& kernels, const float* row, int64_
 
 // Draws an id with `u` in [0, 1) by the inverse of the distribution in id order.
 int64_t sample_row(const KernelTable& kernels, const float* row, int64_t n, const DrawParams& params, double u, RowScratch& scratch);
+
+// One row of a batch; a temperature of 0 takes the largest.
+struct RowDraw {
+  const float* row;
+  DrawParams params;
+  double u;
+};
+
+// The token of a draw, as argmax or sample_row give it; -1 when the row's largest, or the drawn, logit is not a finite number.
+int32_t draw_row(const KernelTable& kernels, const RowDraw& draw, int64_t n, RowScratch& scratch);
 
 // Replaces the row by its log-probabilities after all restrictions, -infinity where removed.
 void process_row(const KernelTable& kernels, float* row, int64_t n, const DrawParams& params, RowScratch& scratch);

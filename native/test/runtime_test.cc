@@ -1,4 +1,5 @@
 // The thread team, sampling, and steps and programs that must be refused.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -192,6 +193,67 @@ TEST("sampling: ties, restrictions and the edges of the range") {
     check(sample_row(*kernels, row.data(), n, {1, 0, 1, 0}, 0, scratch) == 0, "u = 0 draws the first");
     check(sample_row(*kernels, row.data(), n, {1, 0, 1, 0}, 1 - 0x1p-53, scratch) == 5, "u near 1 draws the last");
     check(sample_row(*kernels, row.data(), n, {1, 0, 1, 1}, 0, scratch) == 1, "min_p = 1 keeps the largest");
+  }
+}
+
+// What top_p keeps, by its definition: from the smallest on while what is dropped stays within 1 - p; the largest stays.
+std::vector<bool> kept_by_definition(const std::vector<float>& row, const std::vector<float>& weights, double top_p) {
+  std::vector<int32_t> order(row.size());
+  double total = 0, dropped = 0;
+  for (size_t i = 0; i < row.size(); i++) {
+    order[i] = static_cast<int32_t>(i);
+    total += static_cast<double>(weights[i]);
+  }
+  const auto at = [](const auto& of, int32_t id) { return of[static_cast<size_t>(id)]; };
+  std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return at(row, a) != at(row, b) ? at(row, a) > at(row, b) : a < b; });
+  std::vector<bool> kept(row.size(), true);
+  for (size_t i = order.size() - 1; i > 0; i--) {
+    dropped += static_cast<double>(at(weights, order[i]));
+    if (dropped > (1 - top_p) * total) break;
+    kept[static_cast<size_t>(order[i])] = false;
+  }
+  return kept;
+}
+
+TEST("sampling: top_p keeps what its definition keeps, of peaked, flat and tied rows") {
+  uint32_t state = 7;
+  const auto random = [&] { return static_cast<float>((state = state * 1664525u + 1013904223u) >> 8) / static_cast<float>(1u << 24); };
+  for (const KernelTable* kernels : levels()) {
+    RowScratch scratch;
+    for (const float spread : {0.0f, 1e-3f, 1.0f, 12.0f, 200.0f}) {
+      for (const double top_p : {1e-6, 0.25, 0.5, 0.95, 0.999}) {
+        std::vector<float> row(static_cast<size_t>(1 + 4999 * random()));
+        // Steps of an eighth make ties.
+        for (float& logit : row) logit = spread * std::floor(8 * random()) / 8 + (random() < 0.5f ? 0 : spread * random());
+        const int64_t n = static_cast<int64_t>(row.size());
+        std::vector<float> weights(row.size()), processed = row;
+        kernels->softmax_weights(row.data(), n, row[static_cast<size_t>(kernels->argmax(row.data(), n))], 1, -std::numeric_limits<float>::infinity(), weights.data());
+        const std::vector<bool> kept = kept_by_definition(row, weights, top_p);
+        process_row(*kernels, processed.data(), n, {1, 0, top_p, 0}, scratch);
+        int64_t differ = 0;
+        for (size_t i = 0; i < row.size(); i++) differ += std::isinf(processed[i]) == kept[i] && weights[i] > 0 ? 1 : 0;
+        // Sums in another order may put a border one entry away.
+        check(differ <= 1, "top_p keeps other tokens");
+      }
+    }
+  }
+}
+
+TEST("sampling: a batch draws what each row draws alone") {
+  const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
+  for (const KernelTable* kernels : levels()) {
+    RowScratch scratch;
+    const std::vector<float> row = {1, 3, -infinity, 3, 0.5f, 2};
+    const int64_t n = static_cast<int64_t>(row.size());
+    check(draw_row(*kernels, {row.data(), {0, 0, 1, 0}, 0.9}, n, scratch) == 1, "a temperature of 0 takes the largest");
+    for (const double u : {0.0, 0.3, 0.99}) {
+      const DrawParams params{0.7, 4, 0.9, 0.01};
+      check(draw_row(*kernels, {row.data(), params, u}, n, scratch) == sample_row(*kernels, row.data(), n, params, u, scratch), "as alone");
+    }
+    for (const float bad : {nan, infinity, -infinity}) {
+      const std::vector<float> broken(7, bad);
+      check(draw_row(*kernels, {broken.data(), {1, 0, 1, 0}, 0.5}, 7, scratch) == -1, "no token of what is not a number");
+    }
   }
 }
 

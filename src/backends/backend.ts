@@ -113,8 +113,22 @@ export interface LogitRows {
   rank(r: number, id: number): number;
   /** Restrict (min_p, top_k, top_p after temperature, in that order: reference section 3.2) and draw with `u` in [0, 1). */
   sample(r: number, params: DrawParams): number;
+  /**
+   * Draws from `count` different rows at once, each exactly as `argmax` or `sample` does alone. A token is -1 where the row's
+   * largest, or the drawn, logit is not a finite number.
+   */
+  sampleRows(count: number, draws: RowDraws): void;
   /** As `sample` without the draw: writes the processed log-probabilities into row r, -Infinity where removed. */
   process(r: number, params: Omit<DrawParams, 'u'>): void;
+}
+
+/** Arrays of a batch of draws, at least as long as it. */
+export interface RowDraws {
+  readonly rows: Int32Array;
+  /** Five a row: temperature (0 = the largest logit), topK, topP, minP, u; as in {@link DrawParams}. */
+  readonly numbers: Float64Array;
+  /** Written. */
+  readonly tokenIds: Int32Array;
 }
 
 export interface DrawParams {

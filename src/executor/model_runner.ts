@@ -3,6 +3,7 @@ import { type SerializedError, serializeError, TokenmillError } from '../base/er
 import { NO_SPANS, type Spans } from '../base/spans.ts';
 import type { ExecutorOutput, ScheduledSequence, SchedulerOutput } from '../engine/executor.ts';
 import type { TokenLogprobs } from '../engine/types.ts';
+import { isPlain, PlainRows } from './plain_rows.ts';
 import { Sampler } from './sampler.ts';
 import { StepInputsBuilder, type StepLimits } from './step_inputs.ts';
 
@@ -22,6 +23,7 @@ export class ModelRunner {
   private readonly marks: Float64Array;
   private readonly inputs: StepInputsBuilder;
   private readonly sampler: Sampler;
+  private readonly plain: PlainRows;
   private readonly tokenIds: Int32Array;
   private readonly logprobs: (TokenLogprobs | null)[] = [];
   private readonly promptLogprobs: (readonly TokenLogprobs[] | null)[] = [];
@@ -35,6 +37,7 @@ export class ModelRunner {
     this.marks = profile === null ? new Float64Array(0) : model.profile();
     this.inputs = new StepInputsBuilder(limits);
     this.sampler = new Sampler(model.logits);
+    this.plain = new PlainRows(model.logits, limits.maxNumSeqs);
     this.tokenIds = new Int32Array(limits.maxNumSeqs);
     const { tokenIds, logprobs, promptLogprobs, errors } = this;
     this.output = { tokenIds, logprobs, promptLogprobs, errors };
@@ -54,21 +57,40 @@ export class ModelRunner {
   /** Draws the tokens of the step just run. */
   sample(step: SchedulerOutput): ExecutorOutput {
     this.spans.begin('sample');
+    const { inputs, plain } = this;
+    plain.clear();
     for (let i = 0; i < step.sequences.length; i++) {
+      const sequence = step.sequences[i] as ScheduledSequence;
       this.tokenIds[i] = -1;
       this.logprobs[i] = null;
       this.promptLogprobs[i] = null;
       this.errors[i] = null;
-      try {
-        this.sampleSequence(i, step.sequences[i] as ScheduledSequence);
-      } catch (error) {
-        // Only what concerns this one row; anything else is a bug and ends the engine.
-        if (!(error instanceof TokenmillError)) throw error;
-        this.errors[i] = serializeError(error);
+      if (inputs.promptRows[i] === 0 && inputs.tokenDue[i] === 1 && isPlain(sequence)) {
+        plain.add(i, inputs.firstRow[i] as number, sequence);
+      } else {
+        this.trySequence(i, sequence);
       }
+    }
+    plain.draw();
+    for (let k = 0; k < plain.count; k++) {
+      const i = plain.indices[k] as number;
+      const tokenId = plain.tokenIds[k] as number;
+      if (tokenId >= 0) this.tokenIds[i] = tokenId;
+      // Alone it can say why there is no token.
+      else this.trySequence(i, step.sequences[i] as ScheduledSequence);
     }
     this.spans.end();
     return this.output;
+  }
+
+  private trySequence(i: number, sequence: ScheduledSequence): void {
+    try {
+      this.sampleSequence(i, sequence);
+    } catch (error) {
+      // Only what concerns this one row; anything else is a bug and ends the engine.
+      if (!(error instanceof TokenmillError)) throw error;
+      this.errors[i] = serializeError(error);
+    }
   }
 
   private sampleSequence(i: number, sequence: ScheduledSequence): void {

@@ -7,6 +7,7 @@ import { TokenmillError } from '../base/errors.ts';
 import { Sequence } from '../engine/sequence.ts';
 import { makeRequest } from '../engine/testdata/fake_executor.ts';
 import type { EngineSampling, TokenLogprobs } from '../engine/types.ts';
+import { isPlain, PlainRows } from './plain_rows.ts';
 import { Sampler } from './sampler.ts';
 import { cpuLogitRows } from './testdata/cpu_logit_rows.ts';
 
@@ -195,6 +196,46 @@ describe.each(IMPLEMENTATIONS)('sampler on %s', (_name, rows) => {
       const masked = { temperature, allowedTokenIds: [0], badWords: [[0]] };
       expect(code([1, 2], masked)).toBe('invalid_request');
       expect(code([1, 2], { temperature })).toBe('none');
+    }
+  });
+
+  test('plain rows drawn together are what each is alone', () => {
+    const logits = Array.from({ length: rows.vocabSize }, (_, id) => Math.sin(id * 12.9898) * 3);
+    const settings: Partial<EngineSampling>[] = [
+      { temperature: 0 },
+      { temperature: 1e-6, topK: 3 },
+      { temperature: 1 },
+      { temperature: 0.7, topP: 0.9, topK: 20 },
+      { temperature: 1.5, minP: 0.1, seed: 77n },
+      { temperature: 2, topP: 0.3, seed: -5n },
+    ];
+    for (const [index, sampling] of settings.entries()) {
+      const sequence = makeSequence([1, 2], [3], sampling);
+      const alone = run(logits, sequence).tokenId;
+      const plain = new PlainRows(rows, 2);
+      for (const round of [1, 2]) {
+        plain.clear();
+        expect(isPlain(sequence)).toBe(true);
+        plain.add(index, 0, sequence);
+        plain.draw();
+        expect([plain.indices[0], plain.tokenIds[0], plain.count], `round ${round}`).toEqual([index, alone, 1]);
+      }
+    }
+  });
+
+  test('a plain row that is not numbers gives no token; what asks for more than a token is not plain', () => {
+    const plain = new PlainRows(rows, 1);
+    for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+      for (const temperature of [0, 1]) {
+        setRow(rows, new Array<number>(rows.vocabSize).fill(bad));
+        plain.clear();
+        plain.add(0, 0, makeSequence([1], [], { temperature }));
+        plain.draw();
+        expect(plain.tokenIds[0], `${bad} at ${temperature}`).toBe(-1);
+      }
+    }
+    for (const sampling of [{ logprobs: 0 }, { logitBias: new Map([[1, 1]]) }, { frequencyPenalty: 1 }]) {
+      expect(isPlain(makeSequence([1], [], sampling))).toBe(false);
     }
   });
 });

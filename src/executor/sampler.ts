@@ -5,9 +5,7 @@ import { uniform } from '../base/rng.ts';
 import type { ScheduledSequence } from '../engine/executor.ts';
 import type { EngineSampling, TokenLogprobs } from '../engine/types.ts';
 import { applyEdits, hasEdits } from './logit_edits.ts';
-
-/** Temperatures below are greedy, as in vLLM. */
-const GREEDY_BELOW = 1e-5;
+import { GREEDY_BELOW } from './plain_rows.ts';
 
 export interface SampledToken {
   readonly tokenId: number;

@@ -104,6 +104,8 @@ export interface NativeModel {
   topK(row: number, k: number, ids: Int32Array, logits: Float32Array): number;
   rank(row: number, id: number): number;
   sample(row: number, temperature: number, topK: number, topP: number, minP: number, u: number): number;
+  /** Five numbers a row, see RowDraws of backend.ts. */
+  sampleRows(count: number, rows: Int32Array, numbers: Float64Array, tokenIds: Int32Array): void;
   process(row: number, temperature: number, topK: number, topP: number, minP: number): void;
   close(): void;
 }

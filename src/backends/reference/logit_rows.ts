@@ -2,7 +2,7 @@
  * LogitRows by its definition, in fp64: each row alone. Order and formulas follow vLLM's sampler: temperature, min_p, top_k
  * (ties with the k-th are kept), top_p (drop in ascending order while the dropped sum is at most 1 - p; the largest stays).
  */
-import type { DrawParams, LogitRows } from '../backend.ts';
+import type { DrawParams, LogitRows, RowDraws } from '../backend.ts';
 
 /** vLLM raises smaller positive temperatures to this. */
 const LEAST_TEMPERATURE = 0.01;
@@ -60,6 +60,23 @@ export class ReferenceLogitRows implements LogitRows {
       if (sum > target) break;
     }
     return last;
+  }
+
+  sampleRows(count: number, { rows, numbers, tokenIds }: RowDraws): void {
+    for (let i = 0; i < count; i++) {
+      const r = rows[i] as number;
+      const [temperature, topK, topP, minP, u] = numbers.subarray(5 * i) as unknown as [
+        number,
+        number,
+        number,
+        number,
+        number,
+      ];
+      const best = this.argmax(r);
+      const id = temperature === 0 ? best : this.sample(r, { temperature, topK, topP, minP, u });
+      const finite = Number.isFinite(this.row(r)[best]) && (this.row(r)[id] as number) > Number.NEGATIVE_INFINITY;
+      tokenIds[i] = finite ? id : -1;
+    }
   }
 
   process(r: number, params: Omit<DrawParams, 'u'>): void {
