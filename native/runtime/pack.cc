@@ -140,12 +140,11 @@ int32_t quantise_row(const float* row, int64_t k, float scale, int8_t* out) {
   constexpr float kRounder = 12582912.0f;
   int32_t sum = 0;
   for (int64_t i = 0; i < k; i++) {
-    float q = row[i] / scale;
-    q = q < -127.0f ? -127.0f : q;
-    q = q > 127.0f ? 127.0f : q;
-    const int32_t whole = std::bit_cast<int32_t>(q + kRounder) - std::bit_cast<int32_t>(kRounder);
-    out[i] = static_cast<int8_t>(whole);
-    sum += whole;
+    // A denormal scale is so coarse that a quotient reaches 190. Bounded as an integer: of that the compiler makes vectors.
+    const int32_t whole = std::bit_cast<int32_t>(row[i] / scale + kRounder) - std::bit_cast<int32_t>(kRounder);
+    const int32_t q = std::min(127, std::max(-127, whole));
+    out[i] = static_cast<int8_t>(q);
+    sum += q;
   }
   return sum;
 }
