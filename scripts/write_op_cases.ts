@@ -6,12 +6,12 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import type { OpRun, OpRunResult } from '../src/backends/backend.ts';
 import { createReferenceBackend } from '../src/backends/reference/reference_backend.ts';
+import { KV_DTYPE_NAMES } from '../src/base/kv_dtypes.ts';
 import type { OperandData } from '../src/ops/define_op.ts';
 import { OP_NAMES, opByName } from '../src/ops/index.ts';
 import { makeRun, storageOf } from '../test/parity/op_inputs.ts';
 
 const WEIGHT_TYPES = ['float32', 'bfloat16', 'float16', 'int8', 'int4_g32', 'int4_g64', 'int4_g128'];
-const KV_TYPES = ['float32', 'bfloat16'];
 
 class Writer {
   private readonly file: number;
@@ -57,7 +57,7 @@ function writeCase(out: Writer, run: OpRun, expected: OpRunResult, tolerance: nu
 function writeKv(out: Writer, kv: OpRun['kv'], expected: OpRunResult['kv']): void {
   out.numbers(kv === null ? 0 : 1);
   if (kv === null || expected === null) return;
-  out.numbers(KV_TYPES.indexOf(kv.dtype), kv.blockSize, kv.kvHeads, kv.headDim, kv.step.maxBlocksPerSeq);
+  out.numbers(KV_DTYPE_NAMES.indexOf(kv.dtype), kv.blockSize, kv.kvHeads, kv.headDim, kv.step.maxBlocksPerSeq);
   for (const data of [kv.keys, kv.values, expected.keys, expected.values]) out.array(data);
   const { positions, slotMapping, queryStarts, seqLens, blockTables } = kv.step;
   for (const data of [positions, slotMapping, queryStarts, seqLens, blockTables]) out.array(data);

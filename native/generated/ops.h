@@ -25,7 +25,7 @@ namespace op_kv_write {
 enum : int { in_k = 0, in_v = 1, in_slot_mapping = 2, attr_layer = 0 };
 }
 namespace op_paged_attention {
-enum : int { in_q = 0, out_y = 0, attr_layer = 0, attr_heads = 1, attr_kv_heads = 2, attr_head_dim = 3, attr_scale = 4, attr_window = 5, attr_softcap = 6 };
+enum : int { in_q = 0, in_sinks = 1, in_slopes = 2, out_y = 0, attr_layer = 0, attr_heads = 1, attr_kv_heads = 2, attr_head_dim = 3, attr_scale = 4, attr_window = 5, attr_softcap = 6 };
 }
 namespace op_add {
 enum : int { in_a = 0, in_b = 1, out_y = 0 };
@@ -55,7 +55,7 @@ constexpr OpInfo kOps[kOpCount] = {
     {"linear", 3, 1, 0, 4, 6, 0},
     {"rope", 3, 1, 3, 0, 4, 2},
     {"kv_write", 3, 0, 1, 0, 0, 4},
-    {"paged_attention", 1, 1, 7, 0, 0, 0},
+    {"paged_attention", 3, 1, 7, 6, 6, 0},
     {"add", 2, 1, 0, 0, 0, 0},
     {"silu_mul", 2, 1, 0, 0, 0, 0},
     {"gather_rows", 2, 1, 0, 0, 0, 2},

@@ -11,7 +11,8 @@ constexpr int kTile = 16;
 
 // i4_g32: 4 bits a weight, a scale and a minimum for each 32 steps of k.
 enum class WeightType : int32_t { f32 = 0, bf16 = 1, f16 = 2, i8 = 3, i4_g32 = 4, i4_g64 = 5, i4_g128 = 6 };
-enum class KvType : int32_t { f32 = 0, bf16 = 1 };
+// e4m3, e5m2: fp8 with scale 1. i8: int8 with a bf16 scale for each token and head.
+enum class KvType : int32_t { f32 = 0, bf16 = 1, e4m3 = 2, e5m2 = 3, i8 = 4 };
 
 // K is padded with zeros to what every ISA's widest step needs, so that one packed layout serves all of them.
 #define MILL_INLINE [[gnu::always_inline]] inline  // no out-of-line copy that two ISA files could share
@@ -85,8 +86,9 @@ struct RopeArgs {
   bool interleaved;
 };
 
-// One layer's cache. A block holds, per KV head, keys as [block_size / unit][head_dim][unit] and values as
-// [block_size][value_stride]; unit is 16 when block_size is a multiple of it, else block_size.
+// One layer's cache. A block holds, per KV head, units of `unit` positions: 16 when block_size is a multiple of it, else
+// block_size. A unit of keys is [head_dim][unit], one of values [unit][value_stride]; the i8 type's [unit] scales follow in
+// the unit, so that a block is all there is to know of its tokens.
 struct KvLayer {
   KvType type;
   int64_t block_size;
@@ -94,11 +96,27 @@ struct KvLayer {
   int64_t kv_heads;
   int64_t head_dim;
   int64_t value_stride;
-  void* keys;
-  void* values;
-  MILL_INLINE int64_t key_head_elements() const { return block_size * head_dim; }
-  MILL_INLINE int64_t value_head_elements() const { return block_size * value_stride; }
+  uint8_t* keys;
+  uint8_t* values;
+  int64_t units;            // of one head in one block
+  int64_t key_scales_at;    // bytes from the begin of a unit to its scales; even
+  int64_t value_scales_at;
+  int64_t key_unit_bytes;
+  int64_t value_unit_bytes;
+
+  MILL_INLINE int64_t unit_index(int64_t block, int64_t head, int64_t unit) const { return (block * kv_heads + head) * units + unit; }
+  MILL_INLINE uint8_t* key_unit(int64_t block, int64_t head, int64_t unit) const { return keys + unit_index(block, head, unit) * key_unit_bytes; }
+  MILL_INLINE uint8_t* value_unit(int64_t block, int64_t head, int64_t unit) const { return values + unit_index(block, head, unit) * value_unit_bytes; }
+  MILL_INLINE int64_t key_bytes(int64_t blocks) const { return unit_index(blocks, 0, 0) * key_unit_bytes; }
+  MILL_INLINE int64_t value_bytes(int64_t blocks) const { return unit_index(blocks, 0, 0) * value_unit_bytes; }
 };
+
+MILL_INLINE constexpr KvLayer kv_layer(KvType type, int64_t block_size, int64_t kv_heads, int64_t head_dim, uint8_t* keys, uint8_t* values) {
+  const int64_t unit = block_size % kTile == 0 ? kTile : block_size, stride = (head_dim + 7) / 8 * 8;
+  const int64_t bytes = type == KvType::f32 ? 4 : type == KvType::bf16 ? 2 : 1, scales = type == KvType::i8 ? unit * 2 : 0;
+  const int64_t key_scales_at = (head_dim * unit * bytes + 1) / 2 * 2, value_scales_at = stride * unit * bytes;
+  return {type, block_size, unit, kv_heads, head_dim, stride, keys, values, block_size / unit, key_scales_at, value_scales_at, key_scales_at + scales, value_scales_at + scales};
+}
 
 struct KvWriteArgs {
   const float* k;  // [T, kv_heads * head_dim]
@@ -115,17 +133,25 @@ struct AttentionArgs {
   float scale;
   float softcap;
   int64_t window;
+  const float* sinks;           // [heads] or null
+  const float* slopes;          // [heads] or null
   const int32_t* positions;     // [T]
   const int32_t* block_tables;  // [S, max_blocks_per_seq]
   int64_t max_blocks_per_seq;
 };
 
-// Some consecutive query tokens of one sequence, for one KV head.
+// Positions whose sums are taken together before they are merged with those of the splits before.
+constexpr int64_t kSplit = 512;
+
+// Some consecutive query tokens of one sequence, for one KV head, against the keys of splits [split_begin, split_end).
 struct AttentionItem {
   int32_t sequence;
   int32_t token_begin;
   int32_t token_end;
   int32_t kv_head;
+  int32_t split_begin;
+  int32_t split_end;
+  float* partials;  // where each split's sums go, for attention_merge; null when the item has all splits and writes y
 };
 
 // Query rows (tokens times heads per KV head) that one item may have; bounds the thread's scratch.
@@ -168,10 +194,14 @@ struct DrawParams {
   double min_p;
 };
 
-// Bytes of scratch a thread needs for `paged_attention`.
+// One row's sums in a partial: the weighted values, padded to vectors, then the largest score and the sum of weights.
+MILL_INLINE constexpr int64_t padded_head_dim(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
+MILL_INLINE constexpr int64_t attention_row_floats(int64_t head_dim) { return padded_head_dim(head_dim) + 16; }
+
+// Bytes of scratch a thread needs for `paged_attention` and `attention_merge`.
 MILL_INLINE constexpr int64_t attention_scratch_bytes(int64_t head_dim) {
-  const int64_t padded = (head_dim + 15) / 16 * 16;
-  return (kAttentionRows * (padded * 2 + kTile * 3) + 2 * padded * kTile + 64) * 4 + 1024;
+  const int64_t tile = 2 * kTile * (head_dim + 16) * 4;
+  return kAttentionRows * (padded_head_dim(head_dim) + 2 * attention_row_floats(head_dim) + 2) * 4 + tile + 256;
 }
 
 struct KernelTable {
@@ -187,6 +217,8 @@ struct KernelTable {
   void (*rope)(const RopeArgs&, int64_t begin, int64_t end);
   void (*kv_write)(const KvWriteArgs&, int64_t begin, int64_t end);
   void (*paged_attention)(const AttentionArgs&, const AttentionItem&, void* scratch);
+  // Adds up the partials of the item's splits, which lie one after the other, and writes y.
+  void (*attention_merge)(const AttentionArgs&, const AttentionItem&, void* scratch);
   void (*add)(const AddArgs&, int64_t begin, int64_t end);            // elements
   void (*silu_mul)(const SiluMulArgs&, int64_t begin, int64_t end);   // elements
   void (*gather_rows)(const GatherRowsArgs&, int64_t begin, int64_t end);

@@ -85,6 +85,9 @@ struct Simd {
     return sign ? -tiny : tiny;
   }
   static F load_f16(const uint16_t* p) { return each([=](int i) { return widen_f16(p[i]); }); }
+  static F load_int8(const int8_t* p) { return each([=](int i) { return static_cast<float>(p[i]); }); }
+  static F load_e4m3(const uint8_t* p) { return each([=](int i) { return widen_f16(static_cast<uint16_t>((p[i] & 0x80u) << 8 | (p[i] & 0x7fu) << 7)); }); }
+  static F load_e5m2(const uint8_t* p) { return each([=](int i) { return widen_f16(static_cast<uint16_t>(p[i] << 8)); }); }
 
   static I zero_i32() { return set1_i32(0); }
   static I set1_i32(int32_t x) { return each_i32([=](int) { return x; }); }

@@ -55,6 +55,18 @@ struct Simd {
   static F load_bf16_even(const uint16_t* p) { return vreinterpretq_f32_u32(vshlq_n_u32(load_pairs(p), 16)); }
   static F load_bf16_odd(const uint16_t* p) { return vreinterpretq_f32_u32(vandq_u32(load_pairs(p), vdupq_n_u32(0xffff0000u))); }
   static F load_f16(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+  static int8x8_t load_four(const void* p) {
+    uint32_t bytes;
+    __builtin_memcpy(&bytes, p, 4);
+    return vreinterpret_s8_u32(vdup_n_u32(bytes));
+  }
+  static F load_int8(const int8_t* p) { return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(load_four(p))))); }
+  // fp8 by way of fp16, whose exponent is wider: e4m3 comes out 256 times too small, and its NaN as 480 / 256.
+  static F load_e4m3(const uint8_t* p) {
+    const uint16x4_t wide = vreinterpret_u16_s16(vget_low_s16(vmovl_s8(load_four(p))));
+    return vcvt_f32_f16(vreinterpret_f16_u16(vand_u16(vshl_n_u16(wide, 7), vdup_n_u16(0xbfff))));
+  }
+  static F load_e5m2(const uint8_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(vshll_n_u8(vreinterpret_u8_s8(load_four(p)), 8)))); }
 
   static I zero_i32() { return vdupq_n_s32(0); }
   static I set1_i32(int32_t x) { return vdupq_n_s32(x); }

@@ -53,6 +53,15 @@ OpCall read_call(Reader& reader) {
   return call;
 }
 
+KvType kv_type(const std::string& name) {
+  if (name == "float32") return KvType::f32;
+  if (name == "bfloat16") return KvType::bf16;
+  if (name == "fp8_e4m3") return KvType::e4m3;
+  if (name == "fp8_e5m2") return KvType::e5m2;
+  require(name == "int8_per_token_head", "a KV type is known");
+  return KvType::i8;
+}
+
 }  // namespace
 
 Program read_program(const Napi::Object& config) {
@@ -66,12 +75,10 @@ Program read_program(const Napi::Object& config) {
 }
 
 KvShape read_kv_shape(const Napi::Object& kv) {
-  const std::string type = text(kv.Get("dtype"), "dtype");
-  require(type == "float32" || type == "bfloat16", "a KV type is known");
   return {integer(kv.Get("layers"), "layers"),
           integer(kv.Get("kvHeads"), "kvHeads"),
           integer(kv.Get("headDim"), "headDim"),
-          type == "bfloat16" ? KvType::bf16 : KvType::f32,
+          kv_type(text(kv.Get("dtype"), "dtype")),
           integer(kv.Get("blockSize"), "blockSize"),
           integer(kv.Get("numBlocks"), "numBlocks")};
 }

@@ -23,6 +23,12 @@ inline float f16_to_float(uint16_t h) {
   return sign ? -tiny : tiny;
 }
 
+// fp8 without infinities: all ones is NaN.
+inline float e4m3_to_float(uint8_t x) {
+  if ((x & 0x7fu) == 0x7fu) return std::bit_cast<float>(0x7fc00000u);
+  return f16_to_float(static_cast<uint16_t>((x & 0x80u) << 8 | (x & 0x7fu) << 7)) * 256;
+}
+
 inline uint16_t float_to_f16(float x) {
   const uint32_t bits = std::bit_cast<uint32_t>(x);
   const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);

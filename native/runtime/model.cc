@@ -12,7 +12,18 @@ constexpr size_t kAlign = 64;
 
 size_t aligned(int64_t bytes) { return (static_cast<size_t>(bytes) + kAlign - 1) / kAlign * kAlign; }
 
-int64_t kv_bytes(KvType type) { return type == KvType::bf16 ? 2 : 4; }
+float kv_element(KvType type, const uint8_t* unit, int64_t at) {
+  switch (type) {
+    case KvType::f32: return reinterpret_cast<const float*>(unit)[at];
+    case KvType::bf16: return bf16_to_float(reinterpret_cast<const uint16_t*>(unit)[at]);
+    case KvType::e4m3: return e4m3_to_float(unit[at]);
+    case KvType::e5m2: return f16_to_float(static_cast<uint16_t>(unit[at] << 8));
+    case KvType::i8: return static_cast<int8_t>(unit[at]);
+  }
+  return 0;
+}
+
+float kv_scale(const KvLayer& kv, const uint8_t* scales, int64_t at) { return kv.type != KvType::i8 ? 1 : bf16_to_float(reinterpret_cast<const uint16_t*>(scales)[at]); }
 
 int64_t total_rows(const std::vector<Model::FilePart>& parts) {
   int64_t rows = 0;
@@ -25,13 +36,13 @@ int64_t total_rows(const std::vector<Model::FilePart>& parts) {
 Model::Model(const KernelTable& kernels, Program program, const KvShape& kv, const Limits& limits, int threads, bool pin)
     : kernels_(kernels), program_(std::move(program)), kv_(kv), limits_(limits), weights_(program_.values.size()), row_scratch_(static_cast<size_t>(std::max(1, threads))), team_(threads, pin) {
   check_program();
-  value_stride_ = (kv_.head_dim + 7) / 8 * 8;
-  const int64_t heads = kv_.layers * kv_.num_blocks * kv_.kv_heads * kv_.block_size;
-  keys_ = Region(static_cast<size_t>(heads * kv_.head_dim * kv_bytes(kv_.type)), "the KV cache");
-  values_ = Region(static_cast<size_t>(heads * value_stride_ * kv_bytes(kv_.type)), "the KV cache");
+  const KvLayer empty = kv_layer(kv_.type, kv_.block_size, kv_.kv_heads, kv_.head_dim, nullptr, nullptr);
+  keys_ = Region(static_cast<size_t>(kv_.layers * empty.key_bytes(kv_.num_blocks)), "the KV cache");
+  values_ = Region(static_cast<size_t>(kv_.layers * empty.value_bytes(kv_.num_blocks)), "the KV cache");
   arena_ = std::make_shared<Region>(static_cast<size_t>(program_.arena_bytes), "activations");
   thread_scratch_bytes_ = static_cast<int64_t>(aligned(attention_scratch_bytes(kv_.head_dim)));
   thread_scratch_ = Region(static_cast<size_t>(thread_scratch_bytes_ * team_.members()), "thread scratch");
+  size_partials();
 }
 
 // ---- weights
@@ -208,7 +219,7 @@ Model::Memory Model::memory() const {
     if (weight.table) memory.weights += weight.rows * weight.width * element_bytes(weight.table_type);
   }
   memory.kv = static_cast<int64_t>(keys_.bytes() + values_.bytes());
-  memory.scratch = static_cast<int64_t>(arena_->bytes() + prepared_.bytes() + thread_scratch_.bytes());
+  memory.scratch = static_cast<int64_t>(arena_->bytes() + prepared_.bytes() + thread_scratch_.bytes() + partials_.bytes());
   for (const RowScratch& scratch : row_scratch_) memory.scratch += scratch.bytes();
   return memory;
 }
@@ -224,11 +235,10 @@ Rows Model::rows(int32_t value) const { return program_.values[static_cast<size_
 // ---- KV
 
 KvLayer Model::layer(int64_t index) const {
-  const int64_t heads = kv_.num_blocks * kv_.kv_heads * kv_.block_size * index;
-  const int64_t unit = kv_.block_size % kTile == 0 ? kTile : kv_.block_size;
-  uint8_t* keys = keys_.data() + heads * kv_.head_dim * kv_bytes(kv_.type);
-  uint8_t* values = values_.data() + heads * value_stride_ * kv_bytes(kv_.type);
-  return {kv_.type, kv_.block_size, unit, kv_.kv_heads, kv_.head_dim, value_stride_, keys, values};
+  KvLayer kv = kv_layer(kv_.type, kv_.block_size, kv_.kv_heads, kv_.head_dim, keys_.data(), values_.data());
+  kv.keys += index * kv.key_bytes(kv_.num_blocks);
+  kv.values += index * kv.value_bytes(kv_.num_blocks);
+  return kv;
 }
 
 void Model::write_kv(int64_t index, const float* keys, const float* values) {
@@ -242,19 +252,16 @@ void Model::write_kv(int64_t index, const float* keys, const float* values) {
 void Model::read_kv(int64_t index, float* keys, float* values) const {
   require(index >= 0 && index < kv_.layers, "a KV layer exists");
   const KvLayer kv = layer(index);
-  const auto element = [&](const void* data, int64_t at) {
-    return kv.type == KvType::f32 ? static_cast<const float*>(data)[at] : bf16_to_float(static_cast<const uint16_t*>(data)[at]);
-  };
   for (int64_t slot = 0; slot < kv_.num_blocks * kv_.block_size; slot++) {
-    const int64_t offset = slot % kv.block_size;
+    const int64_t block = slot / kv.block_size, offset = slot % kv.block_size, unit = offset / kv.unit, at = offset % kv.unit;
     for (int64_t head = 0; head < kv.kv_heads; head++) {
-      const int64_t entry = slot / kv.block_size * kv.kv_heads + head;
-      const int64_t key = entry * kv.key_head_elements() + offset / kv.unit * kv.unit * kv.head_dim + offset % kv.unit;
-      const int64_t value = entry * kv.value_head_elements() + offset * kv.value_stride;
+      const uint8_t* from_keys = kv.key_unit(block, head, unit);
+      const uint8_t* from_values = kv.value_unit(block, head, unit);
+      const float key_scale = kv_scale(kv, from_keys + kv.key_scales_at, at), value_scale = kv_scale(kv, from_values + kv.value_scales_at, at);
       for (int64_t d = 0; d < kv.head_dim; d++) {
         const int64_t to = (slot * kv.kv_heads + head) * kv.head_dim + d;
-        keys[to] = element(kv.keys, key + d * kv.unit);
-        values[to] = element(kv.values, value + d);
+        keys[to] = kv_element(kv.type, from_keys, d * kv.unit + at) * key_scale;
+        values[to] = kv_element(kv.type, from_values, at * kv.value_stride + d) * value_scale;
       }
     }
   }

@@ -111,8 +111,21 @@ class Model {
   KvLayer layer(int64_t index) const;
   void size_scratch();
   void prefault_packed();
+  void size_partials();
 
+  // One member's piece of work: an attention item, or some splits of the one that `cut` names (-1 = none).
+  struct AttentionWork {
+    AttentionItem item;
+    int32_t cut;
+  };
+  // An item cut by splits; who ends its last piece merges them.
+  struct CutItem {
+    AttentionItem whole;
+    int32_t pieces;
+  };
   void plan_attention(const Step& step);
+  int64_t attention_cost(const Step& step, const AttentionItem& item) const;
+  void cut_long_items(const Step& step);
   // One member's part of a range of calls.
   struct Share {
     int member;
@@ -126,18 +139,19 @@ class Model {
   void run_rope(const Step& step, const OpCall& call, const Share& share);
   void run_kv_write(const Step& step, const OpCall& call, const Share& share);
   void run_paged_attention(const Step& step, const OpCall& call, Share& share);
+  void run_attention_work(const AttentionArgs& args, const AttentionWork& work, void* scratch);
   void run_add(const Step& step, const OpCall& call, const Share& share);
   void run_silu_mul(const Step& step, const OpCall& call, const Share& share);
   void run_gather_rows(const Step& step, const OpCall& call, const Share& share);
   bool shares_input(const OpCall& call, const OpCall& next) const;
   LinearArgs linear_args(const Step& step, const OpCall& call) const;
   const int32_t* step_input(const Step& step, int32_t value) const;
+  const float* optional_vector(int32_t value) const;
 
   const KernelTable& kernels_;
   const Program program_;
   const KvShape kv_;
   const Limits limits_;
-  int64_t value_stride_ = 0;
   int64_t heads_ = 0;  // most query heads of an attention call; 0 = none
   // What a step's inputs must stay below; 0 where no call reads them.
   struct {
@@ -158,10 +172,13 @@ class Model {
   Region thread_scratch_;
   int64_t thread_scratch_bytes_ = 0;
   std::vector<RowScratch> row_scratch_;  // of each member
-  std::vector<AttentionItem> items_;
+  std::vector<AttentionWork> work_;
+  std::vector<CutItem> cuts_;
+  std::unique_ptr<std::atomic<int32_t>[]> pieces_left_;  // of each CutItem
+  Region partials_;
   double* marks_ = nullptr;
   // Of the attention calls of a run, even and odd ones: one is taken from while the other is set back.
-  alignas(64) std::atomic<size_t> next_item_[2]{};
+  alignas(64) std::atomic<size_t> next_work_[2]{};
   // Last: its threads end before what they use goes.
   ThreadTeam team_;
 };

@@ -126,6 +126,13 @@ void Model::check_weights(const OpCall& call) const {
       const Weight& table = weight(call.inputs[op_rope::in_table]);
       return require(table.table && static_cast<double>(table.width) == call.attrs[op_rope::attr_rotary_dim], "the rope table is rotaryDim wide");
     }
+    case Op::paged_attention: {
+      for (const int32_t value : {call.inputs[op_paged_attention::in_sinks], call.inputs[op_paged_attention::in_slopes]}) {
+        const bool fits = value < 0 || (weight(value).table && static_cast<double>(weight(value).rows * weight(value).width) == call.attrs[op_paged_attention::attr_heads]);
+        require(fits, "sinks and slopes are a number a head");
+      }
+      return;
+    }
     default: return;
   }
 }

@@ -26,7 +26,7 @@ Range share_of_elements(int64_t count, int member, int members) {
 
 void Model::run_calls(const Step& step, size_t begin, size_t end) {
   plan_attention(step);
-  next_item_[0] = next_item_[1] = 0;
+  next_work_[0] = next_work_[1] = 0;
   const auto start = std::chrono::steady_clock::now();
   const auto mark = [&](int member, size_t call) {
     if (marks_ && member == 0) marks_[call + 1] = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
@@ -150,25 +150,75 @@ void Model::run_kv_write(const Step& step, const OpCall& call, const Share& shar
   kernels_.kv_write(args, rows.begin, rows.end);
 }
 
+// Enough pieces of work for all members to end together.
+constexpr int64_t kPiecesPerMember = 4;
+constexpr int64_t kPartialBytesPerMember = int64_t{1} << 19;
+
+void Model::size_partials() {
+  if (threads() == 1 || kv_.layers == 0) return;
+  partials_ = Region(static_cast<size_t>(kPartialBytesPerMember * threads()), "thread scratch");
+  pieces_left_ = std::make_unique<std::atomic<int32_t>[]>(static_cast<size_t>(kPiecesPerMember * threads()));
+}
+
 // Items large enough to share the loads of a tile between queries, yet enough of them for all members; the heaviest first.
 void Model::plan_attention(const Step& step) {
   if (heads_ == 0) return;
   const int64_t group = heads_ / kv_.kv_heads;
   int64_t tokens = std::max<int64_t>(1, kAttentionRows / group);
-  const int64_t wanted = 4 * threads();
+  const int64_t wanted = kPiecesPerMember * threads();
   while (tokens * group > 16 && tokens > 1 && (step.tokens + tokens - 1) / tokens * kv_.kv_heads < wanted) tokens /= 2;
-  items_.clear();
+  work_.clear();
   for (int64_t s = 0; s < step.sequences; s++) {
     for (int64_t t = step.query_starts[s]; t < step.query_starts[s + 1]; t += tokens) {
       const int64_t end = std::min<int64_t>(t + tokens, step.query_starts[s + 1]);
+      const int32_t splits = static_cast<int32_t>(step.positions[end - 1] / kSplit + 1);
       for (int64_t head = 0; head < kv_.kv_heads; head++) {
-        items_.push_back({static_cast<int32_t>(s), static_cast<int32_t>(t), static_cast<int32_t>(end), static_cast<int32_t>(head)});
+        work_.push_back({{static_cast<int32_t>(s), static_cast<int32_t>(t), static_cast<int32_t>(end), static_cast<int32_t>(head), 0, splits, nullptr}, -1});
       }
     }
   }
-  const auto cost = [&](const AttentionItem& item) { return static_cast<int64_t>(item.token_end - item.token_begin) * (step.positions[item.token_end - 1] + 1); };
-  std::stable_sort(items_.begin(), items_.end(), [&](const AttentionItem& a, const AttentionItem& b) { return cost(a) > cost(b); });
+  cut_long_items(step);
+  std::stable_sort(work_.begin(), work_.end(), [&](const AttentionWork& a, const AttentionWork& b) { return attention_cost(step, a.item) > attention_cost(step, b.item); });
 }
+
+int64_t Model::attention_cost(const Step& step, const AttentionItem& item) const {
+  const int64_t positions = std::min<int64_t>(step.positions[item.token_end - 1] + 1, item.split_end * kSplit) - item.split_begin * kSplit;
+  return (item.token_end - item.token_begin) * positions;
+}
+
+// An item that would keep one member busy while others wait is cut by splits, as far as there is room for their sums.
+void Model::cut_long_items(const Step& step) {
+  cuts_.clear();
+  if (threads() == 1) return;
+  int64_t total = 0;
+  for (const AttentionWork& work : work_) total += attention_cost(step, work.item);
+  const int64_t share = total / (kPiecesPerMember * threads()) + 1;
+  float* room = partials_.as<float>();
+  int64_t left = static_cast<int64_t>(partials_.bytes()) / 4;
+  const size_t count = work_.size();
+  for (size_t i = 0; i < count; i++) {
+    AttentionItem whole = work_[i].item;
+    const int64_t splits = whole.split_end, pieces = std::min(splits, (attention_cost(step, whole) + share - 1) / share);
+    const int64_t split_floats = (whole.token_end - whole.token_begin) * (heads_ / kv_.kv_heads) * attention_row_floats(kv_.head_dim);
+    if (pieces < 2 || splits * split_floats > left) continue;
+    whole.partials = room;
+    room += splits * split_floats;
+    left -= splits * split_floats;
+    const int32_t cut = static_cast<int32_t>(cuts_.size());
+    for (int64_t piece = 0; piece < pieces; piece++) {
+      AttentionItem item = whole;
+      item.split_begin = static_cast<int32_t>(splits * piece / pieces);
+      item.split_end = static_cast<int32_t>(splits * (piece + 1) / pieces);
+      item.partials += item.split_begin * split_floats;
+      if (piece == 0) work_[i] = {item, cut};
+      else work_.push_back({item, cut});
+    }
+    cuts_.push_back({whole, static_cast<int32_t>(pieces)});
+    pieces_left_[static_cast<size_t>(cut)] = static_cast<int32_t>(pieces);
+  }
+}
+
+const float* Model::optional_vector(int32_t value) const { return value < 0 ? nullptr : static_cast<const float*>(weight(value).table); }
 
 void Model::run_paged_attention(const Step& step, const OpCall& call, Share& share) {
   const auto attr = [&](int index) { return call.attrs[static_cast<size_t>(index)]; };
@@ -179,13 +229,26 @@ void Model::run_paged_attention(const Step& step, const OpCall& call, Share& sha
                            static_cast<float>(attr(op_paged_attention::attr_scale)),
                            static_cast<float>(attr(op_paged_attention::attr_softcap)),
                            static_cast<int64_t>(attr(op_paged_attention::attr_window)),
+                           optional_vector(call.inputs[op_paged_attention::in_sinks]),
+                           optional_vector(call.inputs[op_paged_attention::in_slopes]),
                            step.positions,
                            step.block_tables,
                            step.max_blocks_per_seq};
   const size_t turn = static_cast<size_t>(share.attention_calls++ % 2);
-  if (share.member == 0) next_item_[1 - turn] = 0;
+  if (share.member == 0) next_work_[1 - turn] = 0;
   void* scratch = thread_scratch_.data() + share.member * thread_scratch_bytes_;
-  for (size_t i = next_item_[turn]++; i < items_.size(); i = next_item_[turn]++) kernels_.paged_attention(args, items_[i], scratch);
+  for (size_t i = next_work_[turn]++; i < work_.size(); i = next_work_[turn]++) run_attention_work(args, work_[i], scratch);
+}
+
+void Model::run_attention_work(const AttentionArgs& args, const AttentionWork& work, void* scratch) {
+  kernels_.paged_attention(args, work.item, scratch);
+  if (work.cut < 0) return;
+  const CutItem& cut = cuts_[static_cast<size_t>(work.cut)];
+  std::atomic<int32_t>& left = pieces_left_[static_cast<size_t>(work.cut)];
+  if (left.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  // For the next layer, which begins after a barrier.
+  left.store(cut.pieces, std::memory_order_relaxed);
+  kernels_.attention_merge(args, cut.whole, scratch);
 }
 
 void Model::run_add(const Step& step, const OpCall& call, const Share& share) {

@@ -72,7 +72,7 @@ Program small_program() {
   program.calls = {{Op::embedding, {ids, table}, {x}, {}},
                    {Op::rope, {x, positions, angles}, {r}, {16, 16, 0}},
                    {Op::kv_write, {r, x, slots}, {}, {0}},
-                   {Op::paged_attention, {r}, {a}, {0, 1, 1, 16, 0.25, 0, 0}},
+                   {Op::paged_attention, {r, -1, -1}, {a}, {0, 1, 1, 16, 0.25, 0, 0}},
                    {Op::gather_rows, {a, logit_rows}, {g}, {}},
                    {Op::linear, {g, head, -1}, {program.logits}, {}}};
   return program;

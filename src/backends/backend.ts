@@ -2,7 +2,7 @@
  * What a backend is to everybody above it. It takes a Program and weights, owns KV and weight memory, and runs one step a
  * call. Nothing above `src/backends` knows which one runs.
  */
-
+import type { KvDType } from '../base/kv_dtypes.ts';
 import type { Quantization } from '../base/quantization.ts';
 import type { OperandData, StepInputs, StepSizes } from '../ops/define_op.ts';
 import type { Program } from '../program/program.ts';
@@ -34,7 +34,6 @@ export interface TensorSource {
 
 export type WeightDType = 'float32' | 'bfloat16' | 'float16';
 export type { Quantization };
-export type KvDType = 'float32' | 'bfloat16';
 
 /**
  * Where a backend keeps packed weights between starts. What a file holds is the backend's; names, room and age are the

@@ -90,7 +90,7 @@ function reportText(report: VerifyReport, folder: string): string {
     percent(prompt.top1Agreement),
     `${prompt.greedyTokens - prompt.greedyMismatches}/${prompt.greedyTokens}`,
   ]);
-  const { maxAbsError, meanKl, maxKl, top1Agreement, againstReference: quantized, firstDifference: first } = report;
+  const { maxAbsError, meanKl, maxKl, top1Agreement, againstReference: same, firstDifference: first } = report;
   const all = [
     'all',
     '',
@@ -104,10 +104,10 @@ function reportText(report: VerifyReport, folder: string): string {
     '',
     alignColumns([header, ...rows, all]),
   ];
-  if (quantized !== null) {
+  if (same !== null) {
     lines.push(
       '',
-      `against the definition of this quantisation: max error ${quantized.maxAbsError.toExponential(2)}, mean KL ${quantized.meanKl.toExponential(2)}, max KL ${quantized.maxKl.toExponential(2)}`,
+      `against the reference backend with the same rounding: max error ${same.maxAbsError.toExponential(2)}, mean KL ${same.meanKl.toExponential(2)}, max KL ${same.maxKl.toExponential(2)}`,
     );
   }
   if (first !== null) {

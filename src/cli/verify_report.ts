@@ -5,8 +5,9 @@
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Backend, KvDType, LoadedModel, Quantization, TensorSource, WeightDType } from '../backends/backend.ts';
+import type { Backend, LoadedModel, Quantization, TensorSource, WeightDType } from '../backends/backend.ts';
 import { TokenmillError } from '../base/errors.ts';
+import { isQuantizedKv, type KvDType } from '../base/kv_dtypes.ts';
 import { show } from '../base/show.ts';
 import { type JsonObject, loadModelConfig, type ModelConfig, recordProgram } from '../models/index.ts';
 import { readJsonFile } from '../models/json_file.ts';
@@ -20,7 +21,7 @@ import { type FirstDifference, firstDifference } from './verify_trace.ts';
 export interface VerifyOptions {
   readonly folder: string;
   readonly backend: Backend;
-  /** Defines what quantised weights should compute, and is the other side of a trace. */
+  /** Defines what quantised weights and a quantised KV cache should compute, and is the other side of a trace. */
   readonly reference: Backend;
   readonly isa?: string;
   readonly weightDType: WeightDType;
@@ -59,7 +60,7 @@ export interface VerifyReport {
   readonly meanKl: number;
   readonly maxKl: number;
   readonly top1Agreement: number;
-  /** When quantised: the same three against the reference backend with the same quantisation; null otherwise. */
+  /** When weights or KV are quantised: the same three against the reference backend with the same; null otherwise. */
   readonly againstReference: null | {
     readonly maxAbsError: number;
     readonly meanKl: number;
@@ -103,9 +104,9 @@ export function verifyFolder(options: VerifyOptions): VerifyReport {
   checkWeights(program, tensors);
   const golden = readGolden(options.folder, config, maxModelLen);
   const loaded = { program, model: load(options.backend, options, program, tensors, golden) };
-  const quantized = options.quantization !== 'none' && options.backend !== options.reference;
+  const compares = isQuantized(options) && options.backend !== options.reference;
   const reference =
-    quantized || options.trace ? { program, model: load(options.reference, options, program, tensors, golden) } : null;
+    compares || options.trace ? { program, model: load(options.reference, options, program, tensors, golden) } : null;
   try {
     const results = golden.prompts.map((prompt) => ({ prompt, actual: promptLogits(loaded, prompt) }));
     const errors = compareAll(
@@ -120,7 +121,7 @@ export function verifyFolder(options: VerifyOptions): VerifyReport {
       greedyMismatches: greedyMismatches(loaded, prompt, errors.maxAbsError),
     }));
     const againstReference =
-      quantized && reference
+      compares && reference
         ? compareAll(
             results.map(({ prompt, actual }) => [promptLogits(reference, prompt), actual]),
             program.vocabSize,
@@ -143,6 +144,10 @@ export function verifyFolder(options: VerifyOptions): VerifyReport {
     loaded.model.close();
     reference?.model.close();
   }
+}
+
+function isQuantized({ quantization, kvDType }: VerifyOptions): boolean {
+  return quantization !== 'none' || isQuantizedKv(kvDType);
 }
 
 function modeOf({ weightDType, quantization, kvDType }: VerifyOptions): string {
@@ -286,12 +291,13 @@ function judge(options: VerifyOptions, { bf16 }: Golden, measured: Judged): stri
   const atMost = (what: string, value: number, bound: number) => {
     if (!(value <= bound)) failures.push(`${what} is ${value.toPrecision(3)}, allowed ${bound.toPrecision(3)}`);
   };
-  const exact = options.quantization === 'none' && options.weightDType === 'float32' && options.kvDType === 'float32';
-  const rounded = options.quantization === 'none' ? measured : measured.againstReference;
+  const quantized = isQuantized(options);
+  const exact = !quantized && options.weightDType === 'float32' && options.kvDType === 'float32';
+  const rounded = quantized ? measured.againstReference : measured;
   if (exact) {
     atMost('max abs logit error', measured.maxAbsError, MAX_ABS_ERROR);
   } else if (bf16 !== null && rounded !== null) {
-    const what = options.quantization === 'none' ? '' : ` against the ${options.quantization} reference`;
+    const what = quantized ? ' against the reference backend' : '';
     atMost(`mean KL${what}`, rounded.meanKl, 2 * bf16.meanKl);
     atMost(`max KL${what}`, rounded.maxKl, 4 * bf16.maxKl);
   }

@@ -2,6 +2,7 @@
  * Every flag, once. Types, parsing, help, docs/flags.md and the config file come from this table. Names and meanings are
  * vLLM's wherever it has the flag; where a default differs the doc says so.
  */
+import { KV_DTYPE_NAMES } from '../base/kv_dtypes.ts';
 import { QUANTIZATIONS } from '../base/quantization.ts';
 import type { ConfigOf, FlagTable } from './flag_types.ts';
 import { SERVER_FLAGS } from './server_flags.ts';
@@ -224,11 +225,11 @@ export const FLAGS = {
   kvCacheDtype: {
     kind: 'choice',
     cli: '--kv-cache-dtype',
-    of: ['auto', 'bfloat16', 'float32'],
-    synonyms: { bf16: 'bfloat16', fp32: 'float32' },
+    of: ['auto', ...KV_DTYPE_NAMES],
+    synonyms: { bf16: 'bfloat16', fp32: 'float32', fp8: 'fp8_e4m3' },
     default: 'auto',
     group: 'cache',
-    doc: 'Element type of keys and values. auto: float32 on the reference backend or with --dtype float32, else bfloat16.',
+    doc: 'Element type of keys and values. auto: float32 on the reference backend or with --dtype float32, else bfloat16. fp8_e4m3 (or fp8) and fp8_e5m2 halve the cache at scale 1; int8_per_token_head nearly halves it at the least error.',
   },
   numGpuBlocksOverride: {
     kind: 'int',

@@ -1,4 +1,5 @@
 /** What was worked out from flags, model and machine: frozen, logged at start, served at `/plan`; each value with its reason. */
+import type { KvDType } from '../base/kv_dtypes.ts';
 import type { Quantization } from '../base/quantization.ts';
 import type { EngineConfig } from './flags.ts';
 
@@ -14,7 +15,7 @@ export interface EnginePlan {
   readonly threads: number;
   readonly weightDType: 'float32' | 'bfloat16' | 'float16';
   readonly quantization: Quantization;
-  readonly kvDType: 'float32' | 'bfloat16';
+  readonly kvDType: KvDType;
   /** Folder in which packed weights are kept; null = they are not. */
   readonly packedCache: string | null;
   readonly blockSize: number;

@@ -87,6 +87,7 @@ const RESOLVED: readonly (readonly [string, Options, Partial<MachineFacts>, Part
   ['a quota below one CPU', {}, { cpuQuota: 0.5 }, { threads: 1 }],
   ['fp32 weights have fp32 keys', { dtype: 'float32' }, {}, { weightDType: 'float32', kvDType: 'float32' }],
   ['KV type forced', { dtype: 'float32', kvCacheDtype: 'bfloat16' }, {}, { kvDType: 'bfloat16' }],
+  ['KV in fp8', { kvCacheDtype: 'fp8_e4m3', kvCacheMemoryBytes: 500 * BLOCK_BYTES }, {}, { numBlocks: 1000 }],
   ['packed weights are kept', { packedCache: '/cache' }, {}, { packedCache: '/cache' }],
   ['or not', { packedCache: 'off' }, {}, { packedCache: null }],
   ['by default when they are large', {}, { cacheFolder: '/home' }, { packedCache: join('/home', 'packed') }],

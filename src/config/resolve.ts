@@ -4,6 +4,7 @@
  */
 import { join } from 'node:path';
 import { TokenmillError } from '../base/errors.ts';
+import { kvHeadBytes } from '../base/kv_dtypes.ts';
 import { quantizedBytes, storedAs } from '../base/quantization.ts';
 import type { MachineFacts, ModelFacts } from './facts.ts';
 import { type EngineConfig, FLAGS } from './flags.ts';
@@ -207,8 +208,8 @@ class MemorySum {
     const embedding = model.embeddingElements * (device.backend === 'reference' ? 4 : BYTES[model.checkpointDType]);
     this.weightBytes = linear + embedding + model.vectorElements * 4;
     const { layers, kvHeads, headDim } = model.kv;
-    const kvElementBytes = device.backend === 'reference' ? 4 : BYTES[device.kvDType];
-    this.blockBytes = 2 * layers * kvHeads * headDim * kvElementBytes * config.blockSize;
+    const headBytes = kvHeadBytes(device.backend === 'reference' ? 'float32' : device.kvDType, headDim);
+    this.blockBytes = 2 * layers * kvHeads * headBytes * config.blockSize;
   }
 
   scratchBytes(lengths: Pick<Lengths, 'maxNumSeqs' | 'maxNumBatchedTokens'>): number {

@@ -1,11 +1,11 @@
 import type { ReferenceCall } from './define_op.ts';
 import { defineOp } from './define_op.ts';
-import { attr, floatInput, floatOutput, kvOf, size, value } from './operands.ts';
+import { attr, floatInput, floatOutput, kvOf, optionalWeight, size, value } from './operands.ts';
 
 export const paged_attention = defineOp({
   name: 'paged_attention',
-  doc: 'softmax(scale q k^T) v over the KV cache through block tables; causal by absolute position; one op for prefill, chunk and decode. Key j is visible to query i iff j <= i and (window = 0 or i - j < window).',
-  inputs: { q: value('T', 'Q') },
+  doc: 'softmax(scale q k^T) v over the KV cache through block tables; causal by absolute position; one op for prefill, chunk and decode. Key j is visible to query i iff j <= i and (window = 0 or i - j < window). slopes: each score gets slope (j - i) after the soft cap (ALiBi, Press et al., 2022). sinks: a logit per head that takes part in the softmax and has no value (Xiao et al., 2024).',
+  inputs: { q: value('T', 'Q'), sinks: optionalWeight('heads'), slopes: optionalWeight('heads') },
   outputs: { y: value('T', 'Q') },
   attrs: {
     layer: { type: 'int', doc: 'KV layer.' },
@@ -47,9 +47,14 @@ export const paged_attention = defineOp({
     { ...shape(6, 3, 64), T: 19, S: 2, context: 300, window: 33, softcap: 5 },
     { ...shape(2, 1, 80), T: 5, S: 5, context: 150, window: 0, softcap: 2.5, blockSize: 8 },
     { ...shape(4, 2, 48), T: 33, S: 4, context: 64, window: 0, softcap: 0, blockSize: 32 },
+    { ...shape(8, 1, 96), T: 7, S: 2, context: 620, window: 0, softcap: 0 },
+    { ...shape(4, 1, 64), T: 3, S: 1, context: 1100, window: 600, softcap: 0, blockSize: 8 },
+    { ...shape(6, 2, 64), T: 11, S: 3, context: 90, window: 0, softcap: 0, slopes: 1 },
+    { ...shape(4, 2, 33), T: 21, S: 2, context: 530, window: 40, softcap: 6, sinks: 1, slopes: 1 },
+    { ...shape(8, 1, 128), T: 9, S: 2, context: 40, window: 0, softcap: 0, sinks: 1 },
   ],
   // Keyed by KV dtype; keys and values are rounded alike on both sides.
-  tolerance: { float32: 1e-11, bfloat16: 1e-11 },
+  tolerance: { float32: 1e-11, bfloat16: 1e-11, fp8_e4m3: 1e-11, fp8_e5m2: 1e-11, int8_per_token_head: 1e-11 },
 });
 
 function shape(heads: number, kvHeads: number, headDim: number) {
@@ -73,19 +78,22 @@ function attend(call: ReferenceCall, s: number, t: number, position: number, hea
     const block = blockTables[s * maxBlocksPerSeq + Math.floor(j / kv.blockSize)] as number;
     return ((block * kv.blockSize + (j % kv.blockSize)) * kvHeads + kvHead) * dim;
   };
+  const sink = call.inputs[1]?.[head] ?? Number.NEGATIVE_INFINITY;
+  const slope = call.inputs[2]?.[head] ?? 0;
   const scores = new Float64Array(position - first + 1);
-  let max = -Infinity;
+  let max = sink;
   for (let j = first; j <= position; j++) {
     const key = rowOf(j);
     let dot = 0;
     for (let d = 0; d < dim; d++) dot += (q[row + d] as number) * (keys[key + d] as number);
     dot *= attr(call, 'scale');
     if (cap > 0) dot = cap * Math.tanh(dot / cap);
+    dot += slope * (j - position);
     scores[j - first] = dot;
     max = Math.max(max, dot);
   }
   const sums = new Float64Array(dim);
-  let total = 0;
+  let total = Math.exp(sink - max);
   for (let j = first; j <= position; j++) {
     const weight = Math.exp((scores[j - first] as number) - max);
     const from = rowOf(j);

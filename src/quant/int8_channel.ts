@@ -56,6 +56,7 @@ export function int8Linear(x: Float32Array, weight: Int8Rows, bias: Float32Array
 /** 1.5 * 2^52: adding it leaves no fraction bits, so the addition rounds, ties to even. */
 const ROUNDER = 6755399441055744;
 
-function roundHalfEven(value: number): number {
+/** To the nearest integer, ties to even. */
+export function roundHalfEven(value: number): number {
   return value + ROUNDER - ROUNDER;
 }

@@ -85,6 +85,8 @@ describe.each(allTargets)('$name', (target) => {
     { ...base, T: 29, S: 4, context: 61, window: 0, softcap: 0, blockSize: 16 },
     { ...base, T: 29, S: 3, context: 61, window: 19, softcap: 4, blockSize: 16 },
     { ...base, T: 40, S: 1, context: 300, window: 0, softcap: 0, blockSize: 16 },
+    // Long enough to be cut by splits when several threads share it.
+    { ...base, T: 9, S: 2, context: 1300, window: 0, softcap: 0, blockSize: 16, sinks: 1, slopes: 1 },
   ];
   for (const [key, sizes] of Object.keys(attention.tolerance).flatMap((key) => cases.map((c) => [key, c] as const))) {
     test(`paged_attention ${key} ${JSON.stringify(sizes)}: any batch, chunk, block size, threads`, () => {

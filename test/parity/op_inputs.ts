@@ -1,6 +1,7 @@
 /** Seeded random operands for one row of an op's `cases`. */
-import type { KvDType, OpRun, Quantization, WeightDType } from '../../src/backends/backend.ts';
+import type { OpRun, Quantization, WeightDType } from '../../src/backends/backend.ts';
 import { assert } from '../../src/base/assert.ts';
+import type { KvDType } from '../../src/base/kv_dtypes.ts';
 import { QUANTIZATIONS } from '../../src/base/quantization.ts';
 import { Rng } from '../../src/base/rng.ts';
 import type { OperandData, OperandSpec, OpSpec, StepInputs } from '../../src/ops/define_op.ts';
@@ -75,6 +76,8 @@ function operand(
       return step.slotMapping;
     case 'logitRows':
       return step.logitRows;
+    case 'slopes':
+      return Float32Array.from({ length }, () => 0.1 * rng.next());
     default:
       assert(spec.dtype === 'f32', `operand ${name} has no generator`);
       return Float32Array.from({ length }, () => rng.normal());

@@ -5,6 +5,7 @@
  */
 import { afterAll, describe, expect, test } from 'vitest';
 import type { Backend, LoadedModel, Quantization } from '../../src/backends/backend.ts';
+import { isQuantizedKv, KV_DTYPE_NAMES, type KvDType } from '../../src/base/kv_dtypes.ts';
 import { maxLogitRows } from '../../src/config/plan.ts';
 import {
   aloneSimulation,
@@ -27,7 +28,7 @@ interface Setting {
   readonly isa: string;
   readonly weightDType: 'float32' | 'bfloat16';
   readonly quantization: Quantization;
-  readonly kvDType: 'float32' | 'bfloat16';
+  readonly kvDType: KvDType;
 }
 
 const LIMITS: SimulationLimits = { vocabSize: 512, maxModelLen: 128, blockSizes: [16, 16, 16, 32, 64], requests: 12 };
@@ -67,7 +68,10 @@ function settings(backend: Backend): Setting[] {
   const quantized = levels.flatMap((isa) =>
     (['int8', 'int4_g32'] as const).map((quantization) => ({ ...(bf16[0] as Setting), isa, quantization })),
   );
-  return backend.name === 'reference' ? fp32 : [...bf16, ...fp32, ...quantized];
+  const kv = levels.flatMap((isa) =>
+    KV_DTYPE_NAMES.filter(isQuantizedKv).map((kvDType) => ({ ...(bf16[0] as Setting), isa, kvDType }) as const),
+  );
+  return backend.name === 'reference' ? fp32 : [...bf16, ...fp32, ...quantized, ...kv];
 }
 
 const only = process.env['SEED'];
@@ -80,7 +84,7 @@ describe.each(MODELS)('any schedule, %s', (name) => {
 
   for (const backend of availableBackends()) {
     for (const setting of settings(backend)) {
-      const label = `${backend.name} ${setting.isa} ${setting.weightDType} ${setting.quantization}`;
+      const label = `${backend.name} ${setting.isa} ${setting.weightDType} ${setting.quantization}, KV ${setting.kvDType}`;
       const seeds =
         only === undefined ? Array.from({ length: count }, (_, i) => MODELS.indexOf(name) * 1000 + i) : [Number(only)];
       let aloneExecutor: UniprocExecutor | null = null;

@@ -9,9 +9,10 @@ import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { AssertionError } from '../../base/assert.ts';
 import { ERRORS, type ErrorCode, TokenmillError } from '../../base/errors.ts';
+import type { KvDType } from '../../base/kv_dtypes.ts';
 import { packageRoot } from '../../base/package_root.ts';
 import type { QuantizedType } from '../../base/quantization.ts';
-import type { KvDType, WeightDType } from '../backend.ts';
+import type { WeightDType } from '../backend.ts';
 
 export interface NativeTensor {
   readonly name: string;

@@ -1,6 +1,7 @@
 /** The definition of a backend: every op by its plain `reference`, everything fp32 in JavaScript, one op after the other. */
 import { assert } from '../../base/assert.ts';
 import { TokenmillError } from '../../base/errors.ts';
+import type { KvDType } from '../../base/kv_dtypes.ts';
 import { groupOf, type QuantizedType, storedAs } from '../../base/quantization.ts';
 import type { OperandData, StepInputs, StepSizes } from '../../ops/define_op.ts';
 import { opByName } from '../../ops/index.ts';
@@ -9,7 +10,8 @@ import { makesLogits, type OpCall, type Program, type ValueId, type WeightDecl }
 import { roundTo } from '../../quant/dtypes.ts';
 import { encodeInt4Groups, type Int4Groups, int4Linear } from '../../quant/int4_group.ts';
 import { encodeInt8Rows, type Int8Rows, int8Linear } from '../../quant/int8_channel.ts';
-import type { Backend, KvDType, LoadedModel, LoadOptions, OpRun, OpRunResult } from '../backend.ts';
+import { roundKv } from '../../quant/kv_cache.ts';
+import type { Backend, LoadedModel, LoadOptions, OpRun, OpRunResult } from '../backend.ts';
 import { ReferenceLogitRows } from './logit_rows.ts';
 import { readWeight } from './read_weight.ts';
 
@@ -29,6 +31,7 @@ type Weight = Float32Array | Int8Rows | Int4Groups;
 interface KvCache {
   readonly dtype: KvDType;
   readonly blockSize: number;
+  readonly headDim: number;
   readonly keys: readonly Float32Array[];
   readonly values: readonly Float32Array[];
 }
@@ -53,12 +56,9 @@ function runPlain(call: PlainCall, kv: (KvCache & { readonly step: StepInputs })
     return;
   }
   const inputs = call.inputs as readonly (OperandData | null)[];
-  const rounded = call.op === 'kv_write' && kv?.dtype === 'bfloat16' ? inputs.map(roundedCopy) : inputs;
-  opByName(call.op).reference({ ...call, inputs: rounded, kv });
-}
-
-function roundedCopy(data: OperandData | null): OperandData | null {
-  return data instanceof Float32Array ? roundTo('bfloat16', data.slice()) : data;
+  const rounded = (data: OperandData | null) =>
+    kv !== null && data instanceof Float32Array ? roundKv(kv.dtype, data.slice(), kv.headDim) : data;
+  opByName(call.op).reference({ ...call, inputs: call.op === 'kv_write' ? inputs.map(rounded) : inputs, kv });
 }
 
 class ReferenceModel implements LoadedModel {
@@ -82,7 +82,7 @@ class ReferenceModel implements LoadedModel {
     const { layers, kvHeads, headDim } = program.kv;
     const cache = () =>
       Array.from({ length: layers }, () => new Float32Array(numBlocks * blockSize * kvHeads * headDim));
-    this.kv = { dtype: options.kvDType, blockSize, keys: cache(), values: cache() };
+    this.kv = { dtype: options.kvDType, blockSize, headDim, keys: cache(), values: cache() };
     this.logitData = new Float32Array(options.maxLogitRows * program.vocabSize);
     this.logits = new ReferenceLogitRows(this.logitData, program.vocabSize);
     let weightBytes = 0;
@@ -205,10 +205,9 @@ function runOp(run: OpRun): OpRunResult {
   });
   let kv: (KvCache & { readonly step: StepInputs }) | null = null;
   if (run.kv !== null) {
-    const round = (data: Float32Array) =>
-      run.kv?.dtype === 'bfloat16' ? roundTo('bfloat16', data.slice()) : data.slice();
-    const { dtype, blockSize, step } = run.kv;
-    kv = { dtype, blockSize, keys: [round(run.kv.keys)], values: [round(run.kv.values)], step };
+    const { dtype, blockSize, headDim, step } = run.kv;
+    const [keys, values] = [run.kv.keys, run.kv.values].map((data) => roundKv(dtype, data.slice(), headDim));
+    kv = { dtype, blockSize, headDim, keys: [keys as Float32Array], values: [values as Float32Array], step };
   }
   const times: number[] = [];
   for (let i = 0; i <= run.repeat; i++) {

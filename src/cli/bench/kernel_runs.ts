@@ -1,6 +1,7 @@
 /** The ops of a model at the sizes it really has, as runs for a backend: each different op call once. */
 import type { OpRun, Quantization, WeightDType } from '../../backends/backend.ts';
 import { assert } from '../../base/assert.ts';
+import { type KvDType, kvHeadBytes } from '../../base/kv_dtypes.ts';
 import { quantizedBytes, storedAs } from '../../base/quantization.ts';
 import { Rng } from '../../base/rng.ts';
 import type { Dim, OperandData, OpSpec, StepInputs } from '../../ops/define_op.ts';
@@ -19,7 +20,7 @@ export interface StepShape {
 export interface KernelOptions {
   readonly weightDType: WeightDType;
   readonly quantization: Quantization;
-  readonly kvDType: 'float32' | 'bfloat16';
+  readonly kvDType: KvDType;
   readonly blockSize: number;
   readonly threads: number;
   readonly repeat: number;
@@ -84,7 +85,7 @@ function costSizes(op: OpSpec, run: OpRun, shape: StepShape): Record<string, num
   sizes['context'] = shape.context + (shape.tokens + 1) / 2;
   const type = storedAs(run.quantization, false);
   sizes['weightBytes'] = type === null ? (run.weightDType === 'float32' ? 4 : 2) : quantizedBytes(type, 1, 0);
-  sizes['kvBytes'] = run.kv?.dtype === 'bfloat16' ? 2 : 4;
+  if (run.kv) sizes['kvBytes'] = kvHeadBytes(run.kv.dtype, run.kv.headDim) / run.kv.headDim;
   return sizes;
 }
 

@@ -1,6 +1,7 @@
 /** `bench kernels`: each op at a model's sizes through the backend, against the measured roof. */
 import { writeFile } from 'node:fs/promises';
 import { createCpuBackend } from '../../backends/cpu/cpu_backend.ts';
+import { KV_DTYPE_NAMES } from '../../base/kv_dtypes.ts';
 import { QUANTIZATIONS } from '../../base/quantization.ts';
 import { parseCommandLine } from '../../config/command_line.ts';
 import type { ConfigOf, FlagTable } from '../../config/flag_types.ts';
@@ -60,7 +61,7 @@ export const KERNEL_FLAGS = {
   kvCacheDtype: {
     kind: 'choice',
     cli: '--kv-cache-dtype',
-    of: ['bfloat16', 'float32'],
+    of: KV_DTYPE_NAMES,
     default: 'bfloat16',
     group: 'own',
     doc: 'Type of keys and values.',
