@@ -23,6 +23,10 @@ namespace {
 // Bytes written at once, at multiples of it: the page cache then holds them in large pages, which a mapping gets too. Also
 // the most that closing a model waits for, and that lies unwritten in the page cache.
 constexpr uint64_t kWindow = 16 << 20;
+// The first requests of a start are served before more than one window is written; then the thread rests this many times as
+// long as it wrote. Priority alone does not keep it out of the way: filling the page cache costs others memory bandwidth.
+constexpr std::chrono::seconds kFirstRest{3};
+constexpr int kRest = 3;
 // Below the limit of every system.
 constexpr size_t kMostVectors = 512;
 constexpr uint64_t kZeros = 64 << 10;
@@ -55,7 +59,11 @@ PackedWriter::PackedWriter(std::string temporary, std::string path, std::string 
 }
 
 PackedWriter::~PackedWriter() {
-  stop_.store(true);
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  woken_.notify_all();
   thread_.join();
   close(file_);
 }
@@ -78,10 +86,21 @@ int PackedWriter::reserve() const {
 void PackedWriter::write() {
   lower_priority();
   bool whole = true;
-  for (uint64_t begin = 0; whole && begin < bytes_; begin += kWindow) whole = !stop_.load() && write_window(begin, std::min(bytes_, begin + kWindow));
+  std::chrono::nanoseconds rest{0};
+  for (uint64_t begin = 0; whole && begin < bytes_; begin += kWindow) {
+    whole = pause(rest);
+    const auto start = std::chrono::steady_clock::now();
+    whole = whole && write_window(begin, std::min(bytes_, begin + kWindow));
+    rest = begin == 0 ? kFirstRest : kRest * (std::chrono::steady_clock::now() - start);
+  }
   whole = whole && fsync(file_) == 0 && rename(temporary_.c_str(), path_.c_str()) == 0;
   if (!whole) unlink(temporary_.c_str());
   state_.store(whole ? State::done : State::failed);
+}
+
+bool PackedWriter::pause(std::chrono::nanoseconds time) {
+  std::unique_lock lock(mutex_);
+  return !woken_.wait_for(lock, time, [&] { return stop_; });
 }
 
 bool PackedWriter::write_window(uint64_t begin, uint64_t end) {

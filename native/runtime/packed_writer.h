@@ -1,7 +1,10 @@
 // Writes packed weights to a file in the background, out of the way of the steps that read them.
 #pragma once
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -32,6 +35,8 @@ class PackedWriter {
   int reserve() const;
   void write();
   bool write_window(uint64_t begin, uint64_t end);
+  // False when it is given up meanwhile.
+  bool pause(std::chrono::nanoseconds time);
 
   const std::string temporary_;
   const std::string path_;
@@ -39,7 +44,9 @@ class PackedWriter {
   std::vector<Piece> pieces_;
   const uint64_t bytes_;
   int file_ = -1;
-  std::atomic<bool> stop_{false};
+  std::mutex mutex_;
+  std::condition_variable woken_;
+  bool stop_ = false;  // under the mutex
   std::atomic<State> state_{State::writing};
   std::thread thread_;
 };
