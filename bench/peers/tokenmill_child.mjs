@@ -8,6 +8,8 @@ async function load({ folder, threads, format }) {
     threads,
     maxModelLen: CONTEXT,
     enablePrefixCaching: false,
+    // Every start packs, as the peer's does, and nothing is written beside the measurements.
+    packedCache: 'off',
     numGpuBlocksOverride: Math.ceil(CONTEXT / 16) + 32 * 8,
     ...FORMATS[format].options,
   });

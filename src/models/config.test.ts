@@ -148,6 +148,8 @@ describe('programs', () => {
     expect(countWeights(program)).toEqual({
       linearElements: 2 * layer + 100 * 32,
       linearRows: 2 * (32 + 16 + 16 + 32 + 48 + 48 + 32) + 100,
+      logitsElements: 100 * 32,
+      logitsRows: 100,
       embeddingElements: 100 * 32,
       vectorElements: 5 * 32 + 16 * 8,
     });
