@@ -57,6 +57,16 @@ test('int8 is judged against int8 by its definition, and its distance from fp32 
   expect(verify({ backend: faulty('rms_norm', 5, 0.5), quantization: 'int8' }).passed).toBe(false);
 });
 
+test.each([
+  { kvDType: 'fp8_e4m3' },
+  { kvDType: 'fp8_e5m2' },
+  { kvDType: 'int8_per_token_head' },
+  { quantization: 'int4_g32' },
+] as const)('a wrong op is not taken for the price of $kvDType $quantization', (mode) => {
+  expect(verify({ backend: { ...reference }, ...mode }).passed).toBe(true);
+  expect(verify({ backend: faulty('rms_norm', 5, 0.5), ...mode }).passed).toBe(false);
+});
+
 test('weights that are not numbers are refused by name', () => {
   const folder = copy('nan');
   const path = join(folder, 'model.safetensors');

@@ -127,7 +127,7 @@ export function verifyFolder(options: VerifyOptions): VerifyReport {
             program.vocabSize,
           )
         : null;
-    const failures = judge(options, golden, { ...errors, prompts, againstReference });
+    const failures = judge(options, loaded.model.isa, golden, { ...errors, prompts, againstReference });
     return {
       name: golden.name,
       backend: options.backend.name,
@@ -285,8 +285,11 @@ function largest(row: Float32Array): number {
 
 type Judged = Errors & Pick<VerifyReport, 'prompts' | 'againstReference'>;
 
+/** Levels whose bf16 dot product takes activations in bf16. */
+const ROUNDS_ACTIVATIONS = /^(avx512_bf16|amx)/;
+
 /** What exceeds the tolerance of the mode; the bounds are those of the golden files' README. */
-function judge(options: VerifyOptions, { bf16 }: Golden, measured: Judged): string[] {
+function judge(options: VerifyOptions, isa: string, { bf16 }: Golden, measured: Judged): string[] {
   const failures: string[] = [];
   const atMost = (what: string, value: number, bound: number) => {
     if (!(value <= bound)) failures.push(`${what} is ${value.toPrecision(3)}, allowed ${bound.toPrecision(3)}`);
@@ -298,8 +301,11 @@ function judge(options: VerifyOptions, { bf16 }: Golden, measured: Judged): stri
     atMost('max abs logit error', measured.maxAbsError, MAX_ABS_ERROR);
   } else if (bf16 !== null && rounded !== null) {
     const what = quantized ? ' against the reference backend' : '';
-    // With the coarse steps of fp8 a last bit decides between distant neighbours: a part of what rounding itself costs.
-    const flips = options.kvDType.startsWith('fp8') ? measured : { meanKl: 0, maxKl: 0 };
+    // Where activations are rounded to bf16 too, a last bit decides between distant neighbours in fp8: a part of what that
+    // rounding itself costs, up to 0.39 of its mean and 0.59 of its largest KL on the golden models.
+    const coarse =
+      options.kvDType.startsWith('fp8') && options.weightDType === 'bfloat16' && ROUNDS_ACTIVATIONS.test(isa);
+    const flips = coarse ? measured : { meanKl: 0, maxKl: 0 };
     atMost(`mean KL${what}`, rounded.meanKl, Math.max(2 * bf16.meanKl, flips.meanKl / 2));
     atMost(`max KL${what}`, rounded.maxKl, Math.max(4 * bf16.maxKl, flips.maxKl));
   }

@@ -4,7 +4,7 @@ import { AssertionError } from '../base/assert.ts';
 import type { TokenmillError } from '../base/errors.ts';
 import { FLAGS } from '../config/flags.ts';
 import { parseOptions } from '../config/options.ts';
-import type { EngineRequest, EngineSampling, RequestOutput } from '../engine/types.ts';
+import { type EngineRequest, type EngineSampling, GREEDY_SAMPLING, type RequestOutput } from '../engine/types.ts';
 import type { EngineClient } from './engine_client.ts';
 import { wireEngine } from './engine_thread.ts';
 import { Heartbeat } from './heartbeat.ts';
@@ -21,26 +21,7 @@ const OPTIONS = {
 } as const;
 const LOAD = { config: parseOptions(OPTIONS, FLAGS, {}), modelPath: MODEL };
 
-const GREEDY: EngineSampling = {
-  temperature: 0,
-  topK: 0,
-  topP: 1,
-  minP: 0,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  repetitionPenalty: 1,
-  seed: 0n,
-  maxTokens: 4,
-  minTokens: 0,
-  eosTokenIds: [],
-  stopTokenIds: [],
-  logitBias: null,
-  allowedTokenIds: null,
-  badWords: [],
-  logprobs: null,
-  promptLogprobs: null,
-  logprobsMode: 'raw_logprobs',
-};
+const GREEDY: EngineSampling = { ...GREEDY_SAMPLING, maxTokens: 4 };
 
 function request(id: string, sampling: Partial<EngineSampling> = {}): EngineRequest {
   return {

@@ -1,7 +1,7 @@
 /** What crosses the engine's border: requests in, step outputs out. Text goes no deeper than the client. */
 import type { SerializedError } from '../base/errors.ts';
 
-/** Sampling parameters after validation; units and meaning as in vLLM's SamplingParams (docs/sampling.md). */
+/** Sampling parameters after validation; units and meaning as in vLLM's SamplingParams. */
 export interface EngineSampling {
   readonly temperature: number;
   /** 0 = off */
@@ -29,6 +29,27 @@ export interface EngineSampling {
   readonly promptLogprobs: number | null;
   readonly logprobsMode: 'raw_logprobs' | 'processed_logprobs' | 'raw_logits' | 'processed_logits';
 }
+
+/** The likeliest token each time, and nothing that changes or ends it before `maxTokens`. */
+export const GREEDY_SAMPLING: Omit<EngineSampling, 'maxTokens'> = {
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  repetitionPenalty: 1,
+  seed: 0n,
+  minTokens: 0,
+  eosTokenIds: [],
+  stopTokenIds: [],
+  logitBias: null,
+  allowedTokenIds: null,
+  badWords: [],
+  logprobs: null,
+  promptLogprobs: null,
+  logprobsMode: 'raw_logprobs',
+};
 
 /** One sequence's worth of work (n > 1 is n of these). */
 export interface EngineRequest {

@@ -2,7 +2,7 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
-import { TokenmillError } from '../base/errors.ts';
+import { codeOf } from '../base/testdata/code_of.ts';
 import type { MachineFacts } from '../config/facts.ts';
 import { FLAGS } from '../config/flags.ts';
 import { parseOptions } from '../config/options.ts';
@@ -37,16 +37,6 @@ function spoilt(name: string, damage: (folder: string) => void): string {
   cpSync(LLAMA, folder, { recursive: true });
   damage(folder);
   return folder;
-}
-
-function codeOf(run: () => unknown): string {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof TokenmillError) return error.code;
-    throw error;
-  }
-  return 'none';
 }
 
 describe('inspectModel', () => {

@@ -47,8 +47,8 @@ export const linear = defineOp({
     bfloat16: 1e-5,
     float16: 1e-12,
     int8: 1e-12,
-    int4_g32: 1e-6,
-    int4_g64: 1e-6,
-    int4_g128: 1e-6,
+    int4_g32: 1e-12,
+    int4_g64: 1e-12,
+    int4_g128: 1e-12,
   },
 });

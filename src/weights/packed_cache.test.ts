@@ -12,7 +12,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
-import { TokenmillError } from '../base/errors.ts';
+import { codeOf } from '../base/testdata/code_of.ts';
 import { identifyFile, PackedCache } from './packed_cache.ts';
 
 const scratch = mkdtempSync(join(tmpdir(), 'tokenmill-packed-'));
@@ -36,16 +36,6 @@ function filled(maxBytes: number, files: number): { cache: PackedCache; folder: 
     utimesSync(cache.pathOf(keyOf(i)), 1000 + i, 1000 + i);
   }
   return { cache, folder, names: () => readdirSync(folder).map((name) => name[0] as string) };
-}
-
-function codeOf(run: () => unknown): string {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof TokenmillError) return error.code;
-    throw error;
-  }
-  return 'none';
 }
 
 describe('room', () => {

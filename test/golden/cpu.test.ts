@@ -10,6 +10,7 @@ const MODES = [
   { weightDType: 'bfloat16', quantization: 'int8', kvDType: 'bfloat16' },
   { weightDType: 'bfloat16', quantization: 'int4_g32', kvDType: 'bfloat16' },
   { weightDType: 'bfloat16', quantization: 'none', kvDType: 'int8_per_token_head' },
+  { weightDType: 'float32', quantization: 'none', kvDType: 'fp8_e4m3' },
   { weightDType: 'bfloat16', quantization: 'none', kvDType: 'fp8_e4m3' },
   { weightDType: 'bfloat16', quantization: 'none', kvDType: 'fp8_e5m2' },
 ] as const;

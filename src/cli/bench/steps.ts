@@ -7,7 +7,7 @@ import { type Span, SpanRecorder } from '../../base/spans.ts';
 import { type WiredEngine, wireEngine } from '../../client/engine_thread.ts';
 import { locateModel } from '../../client/model_source.ts';
 import type { FlagTable } from '../../config/flag_types.ts';
-import type { EngineRequest, EngineSampling } from '../../engine/types.ts';
+import { type EngineRequest, type EngineSampling, GREEDY_SAMPLING } from '../../engine/types.ts';
 import { parseEngineBench, randomPrompt } from './engine_run.ts';
 import { formatNumber, table } from './plot.ts';
 import { progressLine } from './progress.ts';
@@ -81,26 +81,7 @@ export interface StepBreakdown {
 }
 
 function samplingOf({ temperature }: StepCase, maxTokens: number): EngineSampling {
-  return {
-    temperature,
-    topK: 0,
-    topP: temperature > 0 ? 0.95 : 1,
-    minP: 0,
-    presencePenalty: 0,
-    frequencyPenalty: 0,
-    repetitionPenalty: 1,
-    seed: 1n,
-    maxTokens,
-    minTokens: 0,
-    eosTokenIds: [],
-    stopTokenIds: [],
-    logitBias: null,
-    allowedTokenIds: null,
-    badWords: [],
-    logprobs: null,
-    promptLogprobs: null,
-    logprobsMode: 'raw_logprobs',
-  };
+  return { ...GREEDY_SAMPLING, temperature, topP: temperature > 0 ? 0.95 : 1, maxTokens };
 }
 
 /** Runs the case to its end and returns the spans of the steps that count. */

@@ -7,7 +7,7 @@ import { assert } from '../../base/assert.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { SerializedError } from '../../base/errors.ts';
 import type { Executor, ExecutorOutput, ScheduledSequence, SchedulerOutput } from '../executor.ts';
-import type { EngineRequest, EngineSampling, TokenLogprobs } from '../types.ts';
+import { type EngineRequest, type EngineSampling, GREEDY_SAMPLING, type TokenLogprobs } from '../types.ts';
 
 export const FAKE_VOCAB = 1000;
 
@@ -133,26 +133,7 @@ export function testClock(): Clock {
   return { now: () => ++ms };
 }
 
-export const GREEDY: EngineSampling = {
-  temperature: 0,
-  topK: 0,
-  topP: 1,
-  minP: 0,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  repetitionPenalty: 1,
-  seed: 0n,
-  maxTokens: 8,
-  minTokens: 0,
-  eosTokenIds: [],
-  stopTokenIds: [],
-  logitBias: null,
-  allowedTokenIds: null,
-  badWords: [],
-  logprobs: null,
-  promptLogprobs: null,
-  logprobsMode: 'raw_logprobs',
-};
+export const GREEDY: EngineSampling = { ...GREEDY_SAMPLING, maxTokens: 8 };
 
 export function makeRequest(
   id: string,
