@@ -104,7 +104,9 @@ function answerErrors(app: FastifyInstance, context: ServerContext): void {
     const { status, body, retryAfterS, unexpected } = toHttpError(error);
     if (unexpected) context.log.error({ err: error, requestId: request.id }, 'request failed');
     if (retryAfterS !== null) reply.header('retry-after', retryAfterS);
-    if (status === 413) reply.header('connection', 'close');
+    // Fastify closes after a body it could not take. Under a client that still writes, that can reset the connection before
+    // the answer is read; what is left of the body is drained instead, until the request timeout.
+    if (!request.raw.complete) reply.removeHeader('connection');
     return reply.code(status).send(body);
   });
   const patterns: { readonly test: RegExp; readonly methods: Set<string> }[] = [];
