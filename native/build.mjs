@@ -30,6 +30,9 @@ const ADDON = join(ROOT, 'build', 'Release', 'tokenmill.node');
 const options = new Set(process.argv.slice(2));
 const KNOWN = ['--test', '--asan', '--tsan', '--aarch64'];
 
+/** Last line of a test program. */
+const COUNTS = /^(\d+) passed, (\d+) failed\n/m;
+
 function fail(message) {
   process.stderr.write(`native: ${message}\n`);
   process.exit(1);
@@ -158,7 +161,32 @@ async function runTests(compiler) {
   const command = options.has('--aarch64')
     ? ['qemu-aarch64', '-L', '/usr/aarch64-linux-gnu', program, cases]
     : [program, cases];
-  process.exitCode = spawnSync(command[0], command.slice(1), { stdio: 'inherit' }).status ?? 1;
+  await runShards(command, availableParallelism());
+}
+
+/** The tests in `shards` processes at once, each with its part of them; under emulation one core takes minutes. */
+async function runShards([command, ...args], shards) {
+  const results = await Promise.all(
+    Array.from({ length: shards }, (_, shard) => runShard(command, [...args, String(shard), String(shards)])),
+  );
+  const total = (index) => results.reduce((sum, { output }) => sum + Number(COUNTS.exec(output)?.[index] ?? 0), 0);
+  // A shard that crashed before it could count is a failure too.
+  const crashed = results.filter(({ output }) => !COUNTS.test(output)).length;
+  for (const { output } of results) process.stdout.write(output.replace(COUNTS, ''));
+  process.stdout.write(`${total(1)} passed, ${total(2) + crashed} failed\n`);
+  process.exitCode = results.every(({ code }) => code === 0) ? 0 : 1;
+}
+
+function runShard(command, args) {
+  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  let output = '';
+  child.stdout.on('data', (chunk) => {
+    output += chunk;
+  });
+  return new Promise((resolve) => {
+    child.on('error', (error) => resolve({ code: 127, output: `${error.message}\n` }));
+    child.on('close', (code) => resolve({ code: code ?? 1, output }));
+  });
 }
 
 const unknown = [...options].find((name) => !KNOWN.includes(name));

@@ -1,4 +1,5 @@
 #include <cstdio>
+#include <cstdlib>
 
 #include "../runtime/cpuid.h"
 #include "../runtime/failure.h"
@@ -44,8 +45,10 @@ std::vector<float> Random::floats(int64_t count) {
 
 }  // namespace mill::test
 
+// native_test CASES [SHARD SHARDS]: every SHARDS-th test, from SHARD on.
 int main(int argc, char** argv) {
   using namespace mill::test;
+  const size_t shard = argc > 3 ? std::strtoul(argv[2], nullptr, 10) : 0, shards = argc > 3 ? std::strtoul(argv[3], nullptr, 10) : 1;
   int passed = 0, failed = 0;
   try {
     if (argc > 1) add_op_cases(argv[1]);
@@ -53,10 +56,13 @@ int main(int argc, char** argv) {
     std::printf("FAILED to read %s: %s\n", argv[1], error.what());
     failed++;
   }
-  std::printf("levels:");
-  for (const mill::KernelTable* table : levels()) std::printf(" %s", table->name);
-  std::printf("\n");
-  for (const Test& test : tests()) {
+  if (shard == 0) {
+    std::printf("levels:");
+    for (const mill::KernelTable* table : levels()) std::printf(" %s", table->name);
+    std::printf("\n");
+  }
+  for (size_t i = shard; i < tests().size(); i += shards) {
+    const Test& test = tests()[i];
     try {
       test.run();
       passed++;
