@@ -210,6 +210,8 @@ struct KernelTable {
   void (*rms_norm)(const RmsNormArgs&, int64_t begin, int64_t end);  // groups
   // Whether `linear` reads prepared input; then all of linear_prepare comes first.
   bool (*linear_needs_prepare)(const LinearArgs&);
+  // First row that linear_prepare does for `member`; for `members` itself, the number of rows.
+  int64_t (*linear_prepare_begin)(const LinearArgs&, int64_t member, int64_t members);
   // The input of a linear in the form its kernel wants; `member` of `members` does its share of the rows.
   void (*linear_prepare)(const LinearArgs&, int64_t member, int64_t members);
   // Columns of panels [begin, end) of all rows.

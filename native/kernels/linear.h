@@ -33,6 +33,9 @@ inline RowBlock row_block(int64_t m, int64_t most, int64_t index) {
   return {begin, (index + 1) * m / blocks - begin};
 }
 
+// Begin of the share of rows, in whole blocks, that is the member's to prepare.
+inline int64_t first_row(int64_t m, int64_t most, int64_t member, int64_t members) { return row_block(m, most, row_blocks(m, most) * member / members).begin; }
+
 // Where the micro-kernel reads weights of two consecutive k: from panels in their packed type, widened on the way.
 template <class Element>
 struct WeightsIn {
@@ -292,6 +295,7 @@ inline void interleave_rows(int64_t rows, const float* x, int64_t k, int64_t k_p
 
 struct LinearFma {
   static bool needs_prepare(const LinearArgs& args) { return linear_input(args) != args.x; }
+  static int64_t prepare_begin(const LinearArgs& args, int64_t member, int64_t members) { return first_row(args.m, Simd::kRows, member, members); }
 
   // x as [block][k][rows], zero-padded in k.
   static void prepare(const LinearArgs& args, int64_t member, int64_t members) {

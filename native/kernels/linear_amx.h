@@ -70,11 +70,12 @@ inline void linear_amx(const LinearArgs& args, int64_t begin, int64_t end) {
 
 struct LinearTiles {
   static bool needs_prepare(const LinearArgs&) { return true; }
+  static int64_t padded_rows(const LinearArgs& args) { return (args.m + kTileRows - 1) / kTileRows * kTileRows; }
+  static int64_t prepare_begin(const LinearArgs& args, int64_t member, int64_t members) { return min_i64(args.m, padded_rows(args) * member / members); }
 
   static void prepare(const LinearArgs& args, int64_t member, int64_t members) {
     const PackedLinear& weight = args.weight;
-    const int64_t row_bytes = tile_row_bytes(weight);
-    const int64_t padded = (args.m + kTileRows - 1) / kTileRows * kTileRows;
+    const int64_t row_bytes = tile_row_bytes(weight), padded = padded_rows(args);
     for (int64_t r = padded * member / members; r < padded * (member + 1) / members; r++) {
       char* to = tile_rows(args) + r * row_bytes;
       __builtin_memset(to, 0, static_cast<uint64_t>(row_bytes));

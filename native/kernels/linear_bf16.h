@@ -45,6 +45,7 @@ inline void linear_slice_bf16(const LinearArgs& args, const WeightsBf16& weights
 
 struct LinearDotBf16 {
   static bool needs_prepare(const LinearArgs&) { return true; }
+  static int64_t prepare_begin(const LinearArgs& args, int64_t member, int64_t members) { return first_row(args.m, Simd::kRows, member, members); }
 
   // x as [block][k/2][rows] pairs of bf16, zero-padded in k.
   static void prepare(const LinearArgs& args, int64_t member, int64_t members) {

@@ -142,6 +142,9 @@ inline void linear_panels_int4(const LinearArgs& args, const WeightsInt4& weight
 }
 
 struct LinearDotI4 {
+  static bool needs_prepare(const LinearArgs&) { return true; }
+  static int64_t prepare_begin(const LinearArgs& args, int64_t member, int64_t members) { return first_row(args.m, Simd::kRowsI8, member, members); }
+
   // As LinearDotI8's rows, after the sums of each group.
   static void prepare(const LinearArgs& args, int64_t member, int64_t members) {
     const PackedLinear& weight = args.weight;

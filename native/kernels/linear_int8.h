@@ -109,6 +109,9 @@ inline void quantise_block(const LinearArgs& args, const RowBlock& block, int32_
 }
 
 struct LinearDotI8 {
+  static bool needs_prepare(const LinearArgs&) { return true; }
+  static int64_t prepare_begin(const LinearArgs& args, int64_t member, int64_t members) { return first_row(args.m, Simd::kRowsI8, member, members); }
+
   static void prepare(const LinearArgs& args, int64_t member, int64_t members) {
     const int64_t blocks = row_blocks(args.m, Simd::kRowsI8);
     for (int64_t b = blocks * member / members; b < blocks * (member + 1) / members; b++) {

@@ -35,23 +35,27 @@ using PathBf16 = LinearFma;
 using PathI8 = LinearDotI8;
 #endif
 
+template <class Act>
+MILL_INLINE auto with_path(WeightType type, const Act& act) {
+  if (type == WeightType::bf16) return act(PathBf16{});
+  if (type == WeightType::i8) return act(PathI8{});
+  return int4_group(type) ? act(LinearDotI4{}) : act(LinearFma{});
+}
+
 inline bool linear_needs_prepare(const LinearArgs& args) {
-  if (args.weight.type == WeightType::bf16) return PathBf16::needs_prepare(args);
-  return args.weight.type == WeightType::i8 || int4_group(args.weight.type) || LinearFma::needs_prepare(args);
+  return with_path(args.weight.type, [&](auto path) { return path.needs_prepare(args); });
+}
+
+inline int64_t linear_prepare_begin(const LinearArgs& args, int64_t member, int64_t members) {
+  return with_path(args.weight.type, [&](auto path) { return path.prepare_begin(args, member, members); });
 }
 
 inline void linear_prepare(const LinearArgs& args, int64_t member, int64_t members) {
-  if (args.weight.type == WeightType::bf16) PathBf16::prepare(args, member, members);
-  else if (args.weight.type == WeightType::i8) PathI8::prepare(args, member, members);
-  else if (int4_group(args.weight.type)) LinearDotI4::prepare(args, member, members);
-  else LinearFma::prepare(args, member, members);
+  with_path(args.weight.type, [&](auto path) { path.prepare(args, member, members); });
 }
 
 inline void linear(const LinearArgs& args, int64_t begin, int64_t end) {
-  if (args.weight.type == WeightType::bf16) PathBf16::run(args, begin, end);
-  else if (args.weight.type == WeightType::i8) PathI8::run(args, begin, end);
-  else if (int4_group(args.weight.type)) LinearDotI4::run(args, begin, end);
-  else LinearFma::run(args, begin, end);
+  with_path(args.weight.type, [&](auto path) { path.run(args, begin, end); });
 }
 
 inline double peak(int kind, int64_t iterations, float* sink) {
@@ -60,7 +64,7 @@ inline double peak(int kind, int64_t iterations, float* sink) {
 }
 
 constexpr KernelTable base_table(const char* name) {
-  return {name, embedding, rms_norm, linear_needs_prepare, linear_prepare, linear, rope, kv_write, paged_attention, attention_merge, add, silu_mul, gather_rows, argmax, log_sum_exp, rank, block_maxima, softmax_weights, peak};
+  return {name, embedding, rms_norm, linear_needs_prepare, linear_prepare_begin, linear_prepare, linear, rope, kv_write, paged_attention, attention_merge, add, silu_mul, gather_rows, argmax, log_sum_exp, rank, block_maxima, softmax_weights, peak};
 }
 
 }  // namespace mill::MILL_ISA

@@ -40,7 +40,7 @@ Model::Model(const KernelTable& kernels, Program program, const KvShape& kv, con
   keys_ = Region(static_cast<size_t>(kv_.layers * empty.key_bytes(kv_.num_blocks)), "the KV cache");
   values_ = Region(static_cast<size_t>(kv_.layers * empty.value_bytes(kv_.num_blocks)), "the KV cache");
   arena_ = std::make_shared<Region>(static_cast<size_t>(program_.arena_bytes), "activations");
-  thread_scratch_bytes_ = static_cast<int64_t>(aligned(attention_scratch_bytes(kv_.head_dim)));
+  thread_scratch_bytes_ = static_cast<int64_t>(aligned(std::max(attention_scratch_bytes(kv_.head_dim), kv_.kv_heads * kv_.head_dim * 4)));
   thread_scratch_ = Region(static_cast<size_t>(thread_scratch_bytes_ * team_.members()), "thread scratch");
   size_partials();
 }
@@ -204,9 +204,10 @@ void Model::prefault_packed() {
 void Model::size_scratch() {
   int64_t bytes = 0;
   for (const OpCall& call : program_.calls) {
-    if (call.op != Op::linear) continue;
-    const int64_t rows = limits_.of(this->rows(call.inputs[op_linear::in_x]));
-    bytes = std::max(bytes, prepared_bytes(rows, width(call.inputs[op_linear::in_x])));
+    if (!kOps[static_cast<int>(call.op)].packed) continue;
+    // The input of every op with linear weights comes first.
+    const int32_t x = call.inputs[0];
+    bytes = std::max(bytes, prepared_bytes(limits_.of(this->rows(x)), width(x)));
   }
   prepared_ = Region(static_cast<size_t>(bytes), "activations");
 }

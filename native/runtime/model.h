@@ -3,6 +3,7 @@
 #include <atomic>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -102,7 +103,10 @@ class Model {
   void check_call(const OpCall& call) const;
   void check_shapes(const OpCall& call) const;
   void find_step_bounds();
+  void check_rope_kv_write(const OpCall& call) const;
   void check_weights(const OpCall& call) const;
+  void check_linear(int32_t x, int32_t matrix, int32_t bias, int32_t y) const;
+  bool is_vector(int32_t value, int64_t elements) const;
   void check_sequence(const Step& step, int64_t s) const;
   std::vector<WeightPart> map_parts(const std::vector<FilePart>& parts, int64_t width);
   MappedFile& file(const std::string& path);
@@ -131,11 +135,12 @@ class Model {
     int member;
     int64_t attention_calls;  // so far
     bool prepared;            // the next linear's input is
+    const OpCall* next;       // after this call, null = none
   };
   void execute(const Step& step, const OpCall& call, Share& share);
   void run_embedding(const Step& step, const OpCall& call, const Share& share);
-  void run_rms_norm(const Step& step, const OpCall& call, const Share& share);
-  void run_linear(const Step& step, const OpCall& call, const Share& share);
+  void run_rms_norm(const Step& step, const OpCall& call, Share& share);
+  void run_linear(const Step& step, const OpCall& call, Share& share);
   void run_rope(const Step& step, const OpCall& call, const Share& share);
   void run_kv_write(const Step& step, const OpCall& call, const Share& share);
   void run_paged_attention(const Step& step, const OpCall& call, Share& share);
@@ -143,8 +148,16 @@ class Model {
   void run_add(const Step& step, const OpCall& call, const Share& share);
   void run_silu_mul(const Step& step, const OpCall& call, const Share& share);
   void run_gather_rows(const Step& step, const OpCall& call, const Share& share);
-  bool shares_input(const OpCall& call, const OpCall& next) const;
+  void run_add_rms_norm(const Step& step, const OpCall& call, Share& share);
+  void run_linear_silu_mul(const Step& step, const OpCall& call, Share& share);
+  void run_rope_kv_write(const Step& step, const OpCall& call, const Share& share);
+  std::optional<LinearArgs> next_linear(const Step& step, const OpCall* next, int32_t y) const;
+  template <class Write>
+  void write_rows(const Step& step, int32_t y, Share& share, const Write& write);
+  void prepare_linear(const LinearArgs& args, Share& share);
+  LinearArgs linear_args(const Step& step, int32_t x, int32_t matrix, int32_t bias, int32_t y) const;
   LinearArgs linear_args(const Step& step, const OpCall& call) const;
+  LinearArgs gate_args(const Step& step, const OpCall& call) const;
   const int32_t* step_input(const Step& step, int32_t value) const;
   const float* optional_vector(int32_t value) const;
 

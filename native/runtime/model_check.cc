@@ -68,6 +68,14 @@ void Model::check_shapes(const OpCall& call) const {
     case Op::embedding: return require(rows(call.outputs[0]) == Rows::T, "embedding writes T rows");
     case Op::rms_norm: return require(same(call.inputs[0], call.outputs[0]), "rms_norm keeps its shape");
     case Op::linear: return require(rows(call.inputs[0]) == rows(call.outputs[0]), "linear keeps its rows");
+    case Op::linear_silu_mul: {
+      const bool fits = rows(call.inputs[0]) == rows(call.outputs[0]) && same(call.outputs[0], call.outputs[1]);
+      return require(fits, "linear_silu_mul keeps its rows");
+    }
+    case Op::add_rms_norm: {
+      const bool fits = same(call.inputs[0], call.inputs[1]) && same(call.inputs[0], call.outputs[0]) && same(call.inputs[0], call.outputs[1]);
+      return require(fits, "add_rms_norm keeps its shape");
+    }
     case Op::add:
     case Op::silu_mul: return require(same(call.inputs[0], call.outputs[0]) && same(call.inputs[1], call.outputs[0]), "an elementwise op keeps its shape");
     case Op::gather_rows: {
@@ -80,6 +88,7 @@ void Model::check_shapes(const OpCall& call) const {
       require(whole(head_dim, 1, 65536) && width(call.inputs[0]) % static_cast<int64_t>(head_dim) == 0, "rope's width is a multiple of headDim");
       return require(whole(rotary_dim / 2, 1, head_dim / 2), "rotaryDim is even and at most headDim");
     }
+    case Op::rope_kv_write: return check_rope_kv_write(call);
     case Op::kv_write: {
       const int64_t kv_width = kv_.kv_heads * kv_.head_dim;
       require(whole(attr(op_kv_write::attr_layer), 0, static_cast<double>(kv_.layers) - 1), "kv_write's layer exists");
@@ -101,6 +110,24 @@ void Model::check_shapes(const OpCall& call) const {
   }
 }
 
+void Model::check_rope_kv_write(const OpCall& call) const {
+  const auto attr = [&](int index) { return call.attrs[static_cast<size_t>(index)]; };
+  const int32_t qkv = call.inputs[op_rope_kv_write::in_qkv], q = call.outputs[op_rope_kv_write::out_q];
+  const double head_dim = attr(op_rope_kv_write::attr_head_dim), rotary_dim = attr(op_rope_kv_write::attr_rotary_dim);
+  require(head_dim == static_cast<double>(kv_.head_dim) && whole(rotary_dim / 2, 1, head_dim / 2), "rope_kv_write has the KV cache's heads, and rotaryDim is even and at most headDim");
+  require(whole(attr(op_rope_kv_write::attr_layer), 0, static_cast<double>(kv_.layers) - 1), "rope_kv_write's layer exists");
+  require(rows(qkv) == Rows::T && rows(q) == Rows::T && attr(op_rope_kv_write::attr_queries) == static_cast<double>(width(q)), "rope_kv_write hands out the queries");
+  require(width(q) % kv_.head_dim == 0 && width(qkv) - width(q) == 2 * kv_.kv_heads * kv_.head_dim, "rope_kv_write's input is queries, keys and values");
+}
+
+bool Model::is_vector(int32_t value, int64_t elements) const { return weight(value).table && weight(value).rows * weight(value).width == elements; }
+
+void Model::check_linear(int32_t x, int32_t matrix, int32_t bias, int32_t y) const {
+  const Weight& slot = weight(matrix);
+  require(slot.linear.packed.data && slot.rows == width(y) && slot.width == width(x), "a linear's weight fits its input and output");
+  require(bias < 0 || is_vector(bias, slot.rows), "the bias fits the output");
+}
+
 void Model::check_weights(const OpCall& call) const {
   const OpInfo& info = kOps[static_cast<int>(call.op)];
   for (int i = 0; i < info.inputs; i++) {
@@ -116,11 +143,22 @@ void Model::check_weights(const OpCall& call) const {
       const Weight& scale = weight(call.inputs[op_rms_norm::in_weight]);
       return require(scale.table && scale.width == 1 && width(call.inputs[0]) % scale.rows == 0, "the norm's weight divides its input");
     }
-    case Op::linear: {
-      const Weight& matrix = weight(call.inputs[op_linear::in_weight]);
-      require(matrix.linear.packed.data && matrix.rows == width(call.outputs[0]) && matrix.width == width(call.inputs[0]), "the linear's weight fits its input and output");
-      const int32_t bias = call.inputs[op_linear::in_bias];
-      return require(bias < 0 || (weight(bias).table && weight(bias).rows * weight(bias).width == matrix.rows), "the bias fits the output");
+    case Op::add_rms_norm: return require(is_vector(call.inputs[op_add_rms_norm::in_weight], width(call.inputs[0])), "the norm's weight is as wide as its input");
+    case Op::linear: return check_linear(call.inputs[op_linear::in_x], call.inputs[op_linear::in_weight], call.inputs[op_linear::in_bias], call.outputs[0]);
+    case Op::linear_silu_mul: {
+      namespace op = op_linear_silu_mul;
+      check_linear(call.inputs[op::in_x], call.inputs[op::in_gate_weight], call.inputs[op::in_gate_bias], call.outputs[0]);
+      check_linear(call.inputs[op::in_x], call.inputs[op::in_up_weight], call.inputs[op::in_up_bias], call.outputs[0]);
+      const PackedLinear& gate = weight(call.inputs[op::in_gate_weight]).linear.packed;
+      const PackedLinear& up = weight(call.inputs[op::in_up_weight]).linear.packed;
+      return require(gate.type == up.type && gate.k_padded == up.k_padded, "gate and up read the same prepared input");
+    }
+    case Op::rope_kv_write: {
+      namespace op = op_rope_kv_write;
+      const Weight& table = weight(call.inputs[op::in_table]);
+      require(table.table && static_cast<double>(table.width) == call.attrs[op::attr_rotary_dim], "the rope table is rotaryDim wide");
+      for (const int32_t norm : {call.inputs[op::in_q_norm], call.inputs[op::in_k_norm]}) require(norm < 0 || is_vector(norm, kv_.head_dim), "a norm of heads is headDim wide");
+      return;
     }
     case Op::rope: {
       const Weight& table = weight(call.inputs[op_rope::in_table]);
@@ -143,7 +181,8 @@ void Model::find_step_bounds() {
   for (const OpCall& call : program_.calls) {
     if (call.op == Op::embedding) tighten(bounds_.token_ids, weight(call.inputs[op_embedding::in_weight]).rows);
     if (call.op == Op::rope) tighten(bounds_.positions, weight(call.inputs[op_rope::in_table]).rows);
-    if (call.op == Op::kv_write) bounds_.slots = kv_.num_blocks * kv_.block_size;
+    if (call.op == Op::rope_kv_write) tighten(bounds_.positions, weight(call.inputs[op_rope_kv_write::in_table]).rows);
+    if (call.op == Op::kv_write || call.op == Op::rope_kv_write) bounds_.slots = kv_.num_blocks * kv_.block_size;
     if (call.op == Op::gather_rows) bounds_.logit_rows = true;
     if (call.op == Op::paged_attention) heads_ = std::max(heads_, static_cast<int64_t>(call.attrs[op_paged_attention::attr_heads]));
   }

@@ -1,6 +1,7 @@
 // One step: every member runs the same list of calls on its share of each, and meets the others at a barrier between them.
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "failure.h"
 #include "model.h"
@@ -32,14 +33,13 @@ void Model::run_calls(const Step& step, size_t begin, size_t end) {
     if (marks_ && member == 0) marks_[call + 1] = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   };
   team_.run([&](int member) {
-    Share share{member, 0, false};
+    Share share{member, 0, false, nullptr};
     for (size_t i = begin; i < end; i++) {
       const OpCall& call = program_.calls[i];
+      share.next = i + 1 < end ? &program_.calls[i + 1] : nullptr;
       execute(step, call, share);
-      if (i + 1 == end) break;
-      // Linears of one input follow each other without waiting: nothing that one writes is read by the next.
-      share.prepared = call.op == Op::linear && shares_input(call, program_.calls[i + 1]);
-      if (!share.prepared) team_.barrier();
+      if (!share.next) break;
+      team_.barrier();
       mark(member, i);
     }
   });
@@ -57,17 +57,6 @@ void Model::draw_rows(const RowDraw* draws, int64_t count, int32_t* ids) {
   else team_.run(work);
 }
 
-bool Model::shares_input(const OpCall& call, const OpCall& next) const {
-  if (next.op != Op::linear || next.inputs[op_linear::in_x] != call.inputs[op_linear::in_x]) return false;
-  const PackedLinear& a = weight(call.inputs[op_linear::in_weight]).linear.packed;
-  const PackedLinear& b = weight(next.inputs[op_linear::in_weight]).linear.packed;
-  const Value& y = program_.values[static_cast<size_t>(call.outputs[op_linear::out_y])];
-  const Value& next_y = program_.values[static_cast<size_t>(next.outputs[op_linear::out_y])];
-  const int64_t y_bytes = limits_.of(y.rows) * y.width * 4, next_bytes = limits_.of(next_y.rows) * next_y.width * 4;
-  const bool apart = y.offset + y_bytes <= next_y.offset || next_y.offset + next_bytes <= y.offset;
-  return a.type == b.type && a.k_padded == b.k_padded && apart;
-}
-
 void Model::execute(const Step& step, const OpCall& call, Share& share) {
   switch (call.op) {
     case Op::embedding: return run_embedding(step, call, share);
@@ -79,6 +68,9 @@ void Model::execute(const Step& step, const OpCall& call, Share& share) {
     case Op::add: return run_add(step, call, share);
     case Op::silu_mul: return run_silu_mul(step, call, share);
     case Op::gather_rows: return run_gather_rows(step, call, share);
+    case Op::add_rms_norm: return run_add_rms_norm(step, call, share);
+    case Op::linear_silu_mul: return run_linear_silu_mul(step, call, share);
+    case Op::rope_kv_write: return run_rope_kv_write(step, call, share);
   }
 }
 
@@ -99,32 +91,88 @@ void Model::run_embedding(const Step& step, const OpCall& call, const Share& sha
   kernels_.embedding({ids, table.table, table.table_type, table.width, temporary(call.outputs[op_embedding::out_y])}, rows.begin, rows.end);
 }
 
-void Model::run_rms_norm(const Step& step, const OpCall& call, const Share& share) {
-  const int32_t x = call.inputs[op_rms_norm::in_x];
+// The linear that reads y next, when it wants its input prepared.
+std::optional<LinearArgs> Model::next_linear(const Step& step, const OpCall* next, int32_t y) const {
+  if (!next || !kOps[static_cast<int>(next->op)].packed || next->inputs[0] != y) return std::nullopt;
+  const LinearArgs args = next->op == Op::linear ? linear_args(step, *next) : gate_args(step, *next);
+  return args.m > 0 && kernels_.linear_needs_prepare(args) ? std::optional(args) : std::nullopt;
+}
+
+// Has `write` fill the member's rows of y. What a linear wants of them next is done at once, their elements still being near.
+template <class Write>
+void Model::write_rows(const Step& step, int32_t y, Share& share, const Write& write) {
+  const std::optional<LinearArgs> linear = next_linear(step, share.next, y);
+  if (!linear) return write(share_of(step.of(rows(y)), share.member, threads()));
+  write(Range{kernels_.linear_prepare_begin(*linear, share.member, threads()), kernels_.linear_prepare_begin(*linear, share.member + 1, threads())});
+  kernels_.linear_prepare(*linear, share.member, threads());
+  share.prepared = true;
+}
+
+void Model::run_rms_norm(const Step& step, const OpCall& call, Share& share) {
+  const int32_t x = call.inputs[op_rms_norm::in_x], y = call.outputs[op_rms_norm::out_y];
   const Weight& scale = weight(call.inputs[op_rms_norm::in_weight]);
-  const Range groups = share_of(step.of(rows(x)) * (width(x) / scale.rows), share.member, threads());
-  const float eps = static_cast<float>(call.attrs[op_rms_norm::attr_eps]);
-  const float* weights = static_cast<const float*>(scale.table);
-  kernels_.rms_norm({temporary(x), weights, temporary(call.outputs[op_rms_norm::out_y]), scale.rows, eps}, groups.begin, groups.end);
+  const RmsNormArgs args{temporary(x), static_cast<const float*>(scale.table), temporary(y), scale.rows, static_cast<float>(call.attrs[op_rms_norm::attr_eps])};
+  const int64_t groups = width(x) / scale.rows;
+  write_rows(step, y, share, [&](Range rows) { kernels_.rms_norm(args, rows.begin * groups, rows.end * groups); });
+}
+
+void Model::run_add_rms_norm(const Step& step, const OpCall& call, Share& share) {
+  namespace op = op_add_rms_norm;
+  const int32_t a = call.inputs[op::in_a], y = call.outputs[op::out_y];
+  const int64_t d = width(a);
+  float* sum = temporary(call.outputs[op::out_sum]);
+  const AddArgs add{temporary(a), temporary(call.inputs[op::in_b]), sum};
+  const RmsNormArgs norm{sum, optional_vector(call.inputs[op::in_weight]), temporary(y), d, static_cast<float>(call.attrs[op::attr_eps])};
+  write_rows(step, y, share, [&](Range rows) {
+    for (int64_t row = rows.begin; row < rows.end; row++) {
+      kernels_.add(add, row * d, (row + 1) * d);
+      kernels_.rms_norm(norm, row, row + 1);
+    }
+  });
+}
+
+LinearArgs Model::linear_args(const Step& step, int32_t x, int32_t matrix, int32_t bias, int32_t y) const {
+  return {temporary(x), step.of(rows(x)), weight(matrix).linear.packed, optional_vector(bias), temporary(y), prepared_.data()};
 }
 
 LinearArgs Model::linear_args(const Step& step, const OpCall& call) const {
-  const int32_t x = call.inputs[op_linear::in_x], bias = call.inputs[op_linear::in_bias];
-  const float* offset = bias < 0 ? nullptr : static_cast<const float*>(weight(bias).table);
-  const PackedLinear& packed = weight(call.inputs[op_linear::in_weight]).linear.packed;
-  return {temporary(x), step.of(rows(x)), packed, offset, temporary(call.outputs[op_linear::out_y]), prepared_.data()};
+  namespace op = op_linear;
+  return linear_args(step, call.inputs[op::in_x], call.inputs[op::in_weight], call.inputs[op::in_bias], call.outputs[op::out_y]);
 }
 
-void Model::run_linear(const Step& step, const OpCall& call, const Share& share) {
+LinearArgs Model::gate_args(const Step& step, const OpCall& call) const {
+  namespace op = op_linear_silu_mul;
+  return linear_args(step, call.inputs[op::in_x], call.inputs[op::in_gate_weight], call.inputs[op::in_gate_bias], call.outputs[op::out_y]);
+}
+
+void Model::prepare_linear(const LinearArgs& args, Share& share) {
+  if (std::exchange(share.prepared, false) || !kernels_.linear_needs_prepare(args)) return;
+  kernels_.linear_prepare(args, share.member, threads());
+  team_.barrier();
+}
+
+void Model::run_linear(const Step& step, const OpCall& call, Share& share) {
   const LinearArgs args = linear_args(step, call);
   if (args.m == 0) return;
-  if (!share.prepared && kernels_.linear_needs_prepare(args)) {
-    kernels_.linear_prepare(args, share.member, threads());
-    team_.barrier();
-  }
+  prepare_linear(args, share);
   const Range panels = share_of(args.weight.panels(), share.member, threads());
+  if (panels.begin < panels.end) kernels_.linear(args, panels.begin, panels.end);
+}
+
+// A member has the same columns of both, so that it need not wait for the others before the product.
+void Model::run_linear_silu_mul(const Step& step, const OpCall& call, Share& share) {
+  namespace op = op_linear_silu_mul;
+  const LinearArgs gate = gate_args(step, call);
+  if (gate.m == 0) return;
+  prepare_linear(gate, share);
+  const Range panels = share_of(gate.weight.panels(), share.member, threads());
   if (panels.begin == panels.end) return;
-  kernels_.linear(args, panels.begin, panels.end);
+  const LinearArgs up = linear_args(step, call.inputs[op::in_x], call.inputs[op::in_up_weight], call.inputs[op::in_up_bias], call.outputs[op::out_up]);
+  kernels_.linear(gate, panels.begin, panels.end);
+  kernels_.linear(up, panels.begin, panels.end);
+  const SiluMulArgs product{gate.y, up.y, gate.y};
+  const int64_t n = gate.weight.n, begin = panels.begin * kPanel, end = std::min(panels.end * kPanel, n);
+  for (int64_t row = 0; row < gate.m; row++) kernels_.silu_mul(product, row * n + begin, row * n + end);
 }
 
 void Model::run_rope(const Step& step, const OpCall& call, const Share& share) {
@@ -148,6 +196,29 @@ void Model::run_kv_write(const Step& step, const OpCall& call, const Share& shar
                          step_input(step, call.inputs[op_kv_write::in_slot_mapping]), layer(static_cast<int64_t>(call.attrs[op_kv_write::attr_layer]))};
   const Range rows = share_of(step.tokens, share.member, threads());
   kernels_.kv_write(args, rows.begin, rows.end);
+}
+
+// Row by row: a row's heads are near from the norm to the cache.
+void Model::run_rope_kv_write(const Step& step, const OpCall& call, const Share& share) {
+  namespace op = op_rope_kv_write;
+  const auto attr = [&](int index) { return call.attrs[static_cast<size_t>(index)]; };
+  const int32_t qkv = call.inputs[op::in_qkv], q = call.outputs[op::out_q];
+  const int64_t queries = width(q), keys = kv_.kv_heads * kv_.head_dim;
+  const int32_t* positions = step_input(step, call.inputs[op::in_positions]);
+  const int32_t* slots = step_input(step, call.inputs[op::in_slot_mapping]);
+  const KvLayer cache = layer(static_cast<int64_t>(attr(op::attr_layer)));
+  float* rotated = reinterpret_cast<float*>(thread_scratch_.data() + share.member * thread_scratch_bytes_);
+  const auto rotate = [&](const float* x, int64_t columns, int32_t norm, const int32_t* position, float* y) {
+    if (norm >= 0) kernels_.rms_norm({x, optional_vector(norm), y, kv_.head_dim, static_cast<float>(attr(op::attr_eps))}, 0, columns / kv_.head_dim);
+    kernels_.rope({norm >= 0 ? y : x, position, optional_vector(call.inputs[op::in_table]), y, columns, kv_.head_dim, static_cast<int64_t>(attr(op::attr_rotary_dim)), attr(op::attr_interleaved) != 0}, 0, 1);
+  };
+  const Range rows = share_of(step.tokens, share.member, threads());
+  for (int64_t t = rows.begin; t < rows.end; t++) {
+    const float* row = temporary(qkv) + t * width(qkv);
+    rotate(row, queries, call.inputs[op::in_q_norm], positions + t, temporary(q) + t * queries);
+    rotate(row + queries, keys, call.inputs[op::in_k_norm], positions + t, rotated);
+    kernels_.kv_write({rotated, row + queries + keys, slots + t, cache}, 0, 1);
+  }
 }
 
 // Enough pieces of work for all members to end together.

@@ -125,7 +125,7 @@ Program one_call(const OpCase& c) {
   for (int i = 0; i < info.inputs; i++) {
     Value& value = program.values[static_cast<size_t>(i)];
     if (value.kind != ValueKind::step_input) continue;
-    value.input = call.op == Op::embedding ? names[0] : call.op == Op::rope ? names[1] : call.op == Op::kv_write ? names[2] : names[3];
+    value.input = call.op == Op::embedding ? names[0] : call.op == Op::rope ? names[1] : call.op == Op::kv_write || (call.op == Op::rope_kv_write && i == op_rope_kv_write::in_slot_mapping) ? names[2] : call.op == Op::rope_kv_write ? names[1] : names[3];
   }
   program.calls.push_back(call);
   return program;
@@ -149,7 +149,7 @@ void fill(Model& model, const OpCase& c) {
     const int32_t id = static_cast<int32_t>(i);
     if (input.kind != 1) continue;
     if (!(kOps[c.op].weights >> i & 1u)) std::copy(input.floats.begin(), input.floats.end(), model.temporary(id));
-    else if (static_cast<Op>(c.op) == Op::linear && i == op_linear::in_weight) model.set_linear(id, input.floats.data(), input.rows, input.width, c.type);
+    else if (kOps[c.op].packed >> i & 1u) model.set_linear(id, input.floats.data(), input.rows, input.width, c.type);
     else model.set_dense(id, input.floats.data(), input.rows, input.width);
   }
   if (c.uses_kv) model.write_kv(0, c.keys.data(), c.values.data());

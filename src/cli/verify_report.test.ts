@@ -54,7 +54,7 @@ test('int8 is judged against int8 by its definition, and its distance from fp32 
   expect(report.passed).toBe(true);
   expect(report.againstReference?.maxAbsError).toBe(0);
   expect(report.meanKl).toBeGreaterThan(1e-5);
-  expect(verify({ backend: faulty('rms_norm', 5, 0.5), quantization: 'int8' }).passed).toBe(false);
+  expect(verify({ backend: faulty('add_rms_norm', 1, 0.5), quantization: 'int8' }).passed).toBe(false);
 });
 
 test.each([
@@ -64,7 +64,7 @@ test.each([
   { quantization: 'int4_g32' },
 ] as const)('a wrong op is not taken for the price of $kvDType $quantization', (mode) => {
   expect(verify({ backend: { ...reference }, ...mode }).passed).toBe(true);
-  expect(verify({ backend: faulty('rms_norm', 5, 0.5), ...mode }).passed).toBe(false);
+  expect(verify({ backend: faulty('add_rms_norm', 1, 0.5), ...mode }).passed).toBe(false);
 });
 
 test('weights that are not numbers are refused by name', () => {

@@ -12,6 +12,7 @@ import { show } from '../base/show.ts';
 import { type JsonObject, loadModelConfig, type ModelConfig, recordProgram } from '../models/index.ts';
 import { readJsonFile } from '../models/json_file.ts';
 import type { StepInputs } from '../ops/define_op.ts';
+import { fuseProgram } from '../program/fuse.ts';
 import type { Program } from '../program/program.ts';
 import { checkWeights } from '../weights/check_weights.ts';
 import { readTensor } from '../weights/read_tensor.ts';
@@ -99,7 +100,9 @@ interface Loaded {
 export function verifyFolder(options: VerifyOptions): VerifyReport {
   const config = loadModelConfig(readJsonFile(join(options.folder, options.configFile ?? 'config.json')));
   const maxModelLen = options.maxModelLen ?? config.maxModelLen;
-  const program = recordProgram(config, { maxModelLen });
+  const recorded = recordProgram(config, { maxModelLen });
+  // What is served, or, to name an op as the model has it, what was recorded: the bits are the same.
+  const program = options.trace ? recorded : fuseProgram(recorded);
   const tensors = readCheckpoint(options.folder);
   checkWeights(program, tensors);
   const golden = readGolden(options.folder, config, maxModelLen);

@@ -73,9 +73,9 @@ describe('--profile', () => {
     expect(notices).toEqual([{ level: 'info', text: expect.stringContaining(path) }]);
     const tree = nest(readTrace(readFileSync(path, 'utf8')));
     expect(tree.map(({ name }) => name)).toEqual(['step', 'publish', 'step', 'publish', 'step', 'publish']);
-    const ops = ['embedding', 'rms_norm', 'rope', 'kv_write', 'paged_attention'];
+    const ops = ['embedding', 'rms_norm', 'rope_kv_write', 'paged_attention', 'add_rms_norm'];
     expect(tree[0]?.inside).toEqual(expect.arrayContaining(['schedule', 'inputs', 'run', ...ops, 'sample', 'update']));
-    expect(tree[0]?.inside).toContainEqual(expect.stringMatching(/^linear \d+x\d+$/));
+    expect(tree[0]?.inside).toContainEqual(expect.stringMatching(/^linear_silu_mul \d+x\d+$/));
     expect(tree[0]?.inside).toEqual(tree[1 + 1]?.inside);
   });
 

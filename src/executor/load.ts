@@ -5,6 +5,8 @@ import type { ModelFacts } from '../config/facts.ts';
 import { type EnginePlan, maxLogitRows } from '../config/plan.ts';
 import type { Executor } from '../engine/executor.ts';
 import { countWeights, type JsonObject, loadModelConfig, recordProgram } from '../models/index.ts';
+import { callNames } from '../program/dump.ts';
+import { fuseProgram } from '../program/fuse.ts';
 import { planMemory } from '../program/memory_plan.ts';
 import type { Program } from '../program/program.ts';
 import { checkWeights } from '../weights/check_weights.ts';
@@ -32,7 +34,7 @@ export function inspectModel(folder: string, overrides: JsonObject = {}): ModelF
   const tensors = readCheckpoint(folder);
   const program = recordProgram(config, { maxModelLen: Math.min(FACTS_CONTEXT, config.maxModelLen) });
   checkWeights(program, tensors);
-  const scratchBytes = planMemory(program, { T: FACTS_TOKENS, S: 1, R: 0 }).bytes;
+  const scratchBytes = planMemory(fuseProgram(program), { T: FACTS_TOKENS, S: 1, R: 0 }).bytes;
   return {
     modelPath: folder,
     architecture: config.architecture,
@@ -67,7 +69,7 @@ function packOptions(plan: EnginePlan): PackOptions {
   const { weightDType, quantization, packedCache: folder } = plan;
   const maxBytes = plan.config.packedCacheMaxBytes;
   const packedStore = folder === null ? {} : { packedStore: new PackedCache({ folder, maxBytes }) };
-  return { program, tensors, weightDType, quantization, ...packedStore };
+  return { program: fuseProgram(program), tensors, weightDType, quantization, ...packedStore };
 }
 
 /** The file of packed weights that loading the plan would map or write; null when none is kept. */
@@ -109,12 +111,4 @@ export function loadExecutor(plan: EnginePlan, callbacks: LoadCallbacks = {}): E
     limits,
     spans === undefined ? null : { spans, callNames: callNames(options.program) },
   );
-}
-
-/** Of the program's calls: the op, for a linear with its weight's shape. */
-function callNames(program: Program): string[] {
-  return program.calls.map(({ op, inputs }) => {
-    const weight = op === 'linear' ? program.values[inputs[1] as number] : undefined;
-    return weight === undefined ? op : `linear ${weight.shape.join('x')}`;
-  });
 }

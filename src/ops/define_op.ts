@@ -15,6 +15,8 @@ export interface OperandSpec {
   /** Letters are bound per call ('K', 'N', 'D' ...); T, S, R are the step's. Checked by the builder. */
   readonly dims: readonly string[];
   readonly optional?: true;
+  /** The matrix of a linear: stored in the type of `tolerance`'s key. */
+  readonly packed?: true;
 }
 
 export interface AttrSpec {
@@ -32,9 +34,15 @@ export interface StepSizes {
 /** Operand data as the reference sees it: always dequantised fp32 (or i32), row-major. */
 export type OperandData = Float32Array | Int32Array;
 
+/** A `packed` weight [outputs, inputs] as the reference sees it: what it does, whatever type it is stored in. */
+export interface LinearOperand {
+  /** y [rows, outputs] = x [rows, inputs] weight^T + bias [outputs]. */
+  multiply(x: Float32Array, bias: Float32Array | null, y: Float32Array): void;
+}
+
 export interface ReferenceCall {
   /** In the order of `inputs`; null for an absent optional operand. */
-  readonly inputs: readonly (OperandData | null)[];
+  readonly inputs: readonly (OperandData | LinearOperand | null)[];
   readonly outputs: readonly OperandData[];
   readonly attrs: Readonly<Record<string, number>>;
   readonly sizes: StepSizes;
@@ -50,6 +58,8 @@ export interface ReferenceKv {
   readonly blockSize: number;
   readonly keys: readonly Float32Array[];
   readonly values: readonly Float32Array[];
+  /** To the cache's type, in place: [tokens, kvHeads * headDim]; rounding twice changes nothing. */
+  readonly round: (values: Float32Array) => Float32Array;
   readonly step: StepInputs;
 }
 

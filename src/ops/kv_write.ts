@@ -16,7 +16,7 @@ export const kv_write = defineOp({
     for (const [input, cache] of [kv.keys[layer], kv.values[layer]].entries()) {
       const source = floatInput(call, input);
       for (let t = 0; t < rows; t++) {
-        cache?.set(source.subarray(t * width, (t + 1) * width), (slots[t] as number) * width);
+        cache?.set(kv.round(source.slice(t * width, (t + 1) * width)), (slots[t] as number) * width);
       }
     }
   },

@@ -1,29 +1,23 @@
 import { defineOp } from './define_op.ts';
-import { floatInput, floatOutput, optionalWeight, rowsAndWidth, size, value, weight } from './operands.ts';
+import {
+  floatInput,
+  floatOutput,
+  linearInput,
+  linearWeight,
+  optionalInput,
+  optionalWeight,
+  size,
+  value,
+} from './operands.ts';
 
 export const linear = defineOp({
   name: 'linear',
   doc: 'y = x weight^T + bias. Each output element sums over K in one order, whatever the number of rows.',
-  inputs: { x: value('T', 'K'), weight: weight('N', 'K'), bias: optionalWeight('N') },
+  inputs: { x: value('T', 'K'), weight: linearWeight('N', 'K'), bias: optionalWeight('N') },
   outputs: { y: value('T', 'N') },
   attrs: {},
   reference(call) {
-    const x = floatInput(call, 0);
-    const w = floatInput(call, 1);
-    const bias = call.inputs[2];
-    const y = floatOutput(call, 0);
-    const [rows, width] = rowsAndWidth(call, 0);
-    const outputs = y.length / rows;
-    for (let n = 0; n < outputs; n++) {
-      const wRow = n * width;
-      const offset = bias ? (bias[n] as number) : 0;
-      for (let t = 0; t < rows; t++) {
-        const xRow = t * width;
-        let sum = 0;
-        for (let k = 0; k < width; k++) sum += (x[xRow + k] as number) * (w[wRow + k] as number);
-        y[t * outputs + n] = sum + offset;
-      }
-    }
+    linearInput(call, 1).multiply(floatInput(call, 0), optionalInput(call, 2), floatOutput(call, 0));
   },
   cost: (s) => {
     const [t, k, n] = [size(s, 'T'), size(s, 'K'), size(s, 'N')];

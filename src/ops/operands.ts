@@ -1,12 +1,16 @@
 /** Short constructors for operand rows, and typed access to a reference call's operands. */
 import { assert } from '../base/assert.ts';
-import type { ReferenceCall, ReferenceKv } from './define_op.ts';
+import type { LinearOperand, ReferenceCall, ReferenceKv } from './define_op.ts';
 
 export const value = <const D extends readonly string[]>(...dims: D) =>
   ({ kind: 'value', dtype: 'f32', dims }) as const;
 
 export const weight = <const D extends readonly string[]>(...dims: D) =>
   ({ kind: 'weight', dtype: 'f32', dims }) as const;
+
+/** A matrix [outputs, inputs] that the backend may keep in another type, and packed. */
+export const linearWeight = <const D extends readonly [string, string]>(...dims: D) =>
+  ({ kind: 'weight', dtype: 'f32', dims, packed: true }) as const;
 
 export const optionalWeight = <const D extends readonly string[]>(...dims: D) =>
   ({ kind: 'weight', dtype: 'f32', dims, optional: true }) as const;
@@ -19,6 +23,17 @@ export function floatInput(call: ReferenceCall, index: number): Float32Array {
   const data = call.inputs[index];
   assert(data instanceof Float32Array, `input ${index} must be f32`);
   return data;
+}
+
+export function linearInput(call: ReferenceCall, index: number): LinearOperand {
+  const data = call.inputs[index];
+  assert(data !== null && data !== undefined && 'multiply' in data, `input ${index} must be a linear weight`);
+  return data;
+}
+
+/** Null when absent. */
+export function optionalInput(call: ReferenceCall, index: number): Float32Array | null {
+  return call.inputs[index] === null ? null : floatInput(call, index);
 }
 
 export function intInput(call: ReferenceCall, index: number): Int32Array {

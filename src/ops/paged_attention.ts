@@ -1,6 +1,6 @@
 import type { ReferenceCall } from './define_op.ts';
 import { defineOp } from './define_op.ts';
-import { attr, floatInput, floatOutput, kvOf, optionalWeight, size, value } from './operands.ts';
+import { attr, floatInput, floatOutput, kvOf, optionalInput, optionalWeight, size, value } from './operands.ts';
 
 export const paged_attention = defineOp({
   name: 'paged_attention',
@@ -78,8 +78,8 @@ function attend(call: ReferenceCall, s: number, t: number, position: number, hea
     const block = blockTables[s * maxBlocksPerSeq + Math.floor(j / kv.blockSize)] as number;
     return ((block * kv.blockSize + (j % kv.blockSize)) * kvHeads + kvHead) * dim;
   };
-  const sink = call.inputs[1]?.[head] ?? Number.NEGATIVE_INFINITY;
-  const slope = call.inputs[2]?.[head] ?? 0;
+  const sink = optionalInput(call, 1)?.[head] ?? Number.NEGATIVE_INFINITY;
+  const slope = optionalInput(call, 2)?.[head] ?? 0;
   const scores = new Float64Array(position - first + 1);
   let max = sink;
   for (let j = first; j <= position; j++) {

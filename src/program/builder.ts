@@ -100,9 +100,11 @@ class Recorder {
     const inputs = Object.entries(op.inputs).map(([name, spec]) => this.bindInput(label, name, spec, args, bound));
     const problem = op.check?.(fixedSizes(bound));
     assert(!problem, `${label}: ${problem}`);
-    const outputs = Object.entries(op.outputs).map(([name, spec]) =>
+    const outputs = Object.entries(op.outputs).map(([name, spec], i) =>
       this.addValue(
-        args['name'] === undefined ? `${op.name}.${this.calls.length}.${name}` : String(args['name']),
+        args['name'] === undefined
+          ? `${op.name}.${this.calls.length}.${name}`
+          : `${args['name']}${i === 0 ? '' : `.${name}`}`,
         'temporary',
         spec.dtype,
         spec.dims.map((dim) => boundDim(label, dim, bound)),

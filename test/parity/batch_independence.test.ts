@@ -21,6 +21,11 @@ const ROW_OPS: Readonly<Record<string, readonly Sizes[]>> = {
   rope: [{ T: 21, K: 96, P: 31, headDim: 48, rotaryDim: 48, interleaved: 0 }],
   add: [{ T: 21, D: 97 }],
   silu_mul: [{ T: 21, I: 97 }],
+  add_rms_norm: [{ T: 70, D: 97, eps: 1e-6 }],
+  linear_silu_mul: [
+    { T: 70, K: 515, I: 33, gateBias: 1, upBias: 0 },
+    { T: 101, K: 1030, I: 18, gateBias: 0, upBias: 0 },
+  ],
 };
 
 /** The same call with only the rows from..to of everything that has T rows. */
@@ -113,17 +118,26 @@ describe.each(allTargets)('$name', (target) => {
     });
   }
 
-  test('kv_write stores the same bits alone as together', () => {
-    const op = opByName('kv_write');
+  test.each([
+    ['kv_write', 1],
+    ['rope_kv_write', 1],
+    ['rope_kv_write', 2],
+  ] as const)('%s case %i stores the same bits alone as together', (name, index) => {
+    const op = opByName(name);
+    const slots = Object.keys(op.inputs).indexOf('slotMapping');
     for (const key of Object.keys(op.tolerance)) {
-      const run = makeRun(op, op.cases[1] as Sizes, storageOf(op, key), 3);
+      const run = makeRun(op, op.cases[index] as Sizes, storageOf(op, key), 3);
       const all = target.backend.runOp({ ...run, isa: target.isa });
       let kv = run.kv as NonNullable<OpRun['kv']>;
       for (let t = 0; t < run.sizes.T; t++) {
         const part = rowsOf({ ...run, kv }, t, t + 1);
-        const step = { ...kv.step, sizes: part.sizes, slotMapping: part.inputs[2] as Int32Array };
-        const result = target.backend.runOp({ ...part, kv: { ...kv, step }, isa: target.isa }).kv;
-        kv = { ...kv, ...(result as NonNullable<typeof result>) };
+        const step = { ...kv.step, sizes: part.sizes, slotMapping: part.inputs[slots] as Int32Array };
+        const result = target.backend.runOp({ ...part, kv: { ...kv, step }, isa: target.isa });
+        kv = { ...kv, ...(result.kv as NonNullable<typeof result.kv>) };
+        for (const [i, output] of result.outputs.entries()) {
+          const whole = all.outputs[i] as Float32Array;
+          expect(bits(output)).toEqual(bits(whole.subarray(t * output.length, (t + 1) * output.length)));
+        }
       }
       expect(bits(kv.keys)).toEqual(bits(all.kv?.keys));
       expect(bits(kv.values)).toEqual(bits(all.kv?.values));
@@ -173,6 +187,6 @@ function reblocked(run: OpRun, blockSize: number): OpRun {
 
 test('every op is covered here or trivially independent of its rows', () => {
   const copies = ['embedding', 'gather_rows'];
-  const covered = [...Object.keys(ROW_OPS), 'paged_attention', 'kv_write', ...copies];
+  const covered = [...Object.keys(ROW_OPS), 'paged_attention', 'kv_write', 'rope_kv_write', ...copies];
   expect([...OP_NAMES].sort()).toEqual(covered.sort());
 });

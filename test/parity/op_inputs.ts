@@ -71,6 +71,8 @@ function operand(
     case 'tokenIds':
       return Int32Array.from({ length }, () => rng.int(0, (sizes['V'] as number) - 1));
     case 'positions':
+      // Ops that know sequences need the positions of the step's.
+      if (sizes['context'] !== undefined) return step.positions;
       return Int32Array.from({ length }, () => rng.int(0, (sizes['P'] as number) - 1));
     case 'slotMapping':
       return step.slotMapping;

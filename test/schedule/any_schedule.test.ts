@@ -19,6 +19,7 @@ import {
 } from '../../src/engine/simulate.ts';
 import { UniprocExecutor } from '../../src/executor/uniproc_executor.ts';
 import { loadModelConfig, recordProgram } from '../../src/models/index.ts';
+import { fuseProgram } from '../../src/program/fuse.ts';
 import { readCheckpoint } from '../../src/weights/safetensors.ts';
 import { goldenFolder } from '../golden/folders.ts';
 import { availableBackends } from './available_backends.ts';
@@ -36,7 +37,7 @@ const LIMITS: SimulationLimits = { vocabSize: 512, maxModelLen: 128, blockSizes:
 const MODELS = ['llama', 'mistral', 'qwen3'] as const;
 
 function load(folder: string, setting: Setting, { config }: Simulation, threads: number): UniprocExecutor {
-  const program = recordProgram(loadModelConfig(folder), { maxModelLen: config.maxModelLen });
+  const program = fuseProgram(recordProgram(loadModelConfig(folder), { maxModelLen: config.maxModelLen }));
   const limits = { ...config, maxLogitRows: maxLogitRows(config) };
   const { backend, ...rest } = setting;
   const isa = backend.name === 'cpu' ? { isa: setting.isa } : {};

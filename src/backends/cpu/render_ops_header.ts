@@ -26,10 +26,11 @@ export function renderOpsHeader(): string {
     '  int inputs;',
     '  int outputs;',
     '  int attrs;',
-    '  // Bit i: input i may be absent; input i is a weight; input i is a step input.',
+    '  // Bit i: input i may be absent; input i is a weight; input i is a step input; input i is the matrix of a linear.',
     '  unsigned optional;',
     '  unsigned weights;',
     '  unsigned step_inputs;',
+    '  unsigned packed;',
     '};',
     '',
     `constexpr int kOpCount = ${ops.length};`,
@@ -63,6 +64,7 @@ function renderInfo(op: OpSpec): string {
     bits((spec) => spec.optional === true),
     bits((spec) => spec.kind === 'weight'),
     bits((spec) => spec.kind === 'step_input'),
+    bits((spec) => spec.packed === true),
   ];
   return `    {${fields.join(', ')}},`;
 }

@@ -134,7 +134,7 @@ function loadWeights(model: NativeModel, run: OpRun): void {
     if (spec.kind !== 'weight' || !data) continue;
     const [rows = 0, width = 1] = run.inputShapes[id] ?? [];
     assert(data instanceof Float32Array, 'weights are fp32');
-    if (run.op === 'linear' && spec.dims.length === 2) model.setLinear(id, data, rows, width, type);
+    if (spec.packed) model.setLinear(id, data, rows, width, type);
     else model.setDense(id, data, rows, width);
   }
 }

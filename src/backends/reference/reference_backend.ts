@@ -3,13 +3,14 @@ import { assert } from '../../base/assert.ts';
 import { TokenmillError } from '../../base/errors.ts';
 import type { KvDType } from '../../base/kv_dtypes.ts';
 import { groupOf, type QuantizedType, storedAs } from '../../base/quantization.ts';
-import type { OperandData, StepInputs, StepSizes } from '../../ops/define_op.ts';
+import type { LinearOperand, OperandData, ReferenceKv, StepInputs } from '../../ops/define_op.ts';
+import { denseWeight } from '../../ops/dense_weight.ts';
 import { opByName } from '../../ops/index.ts';
 import { elementCount } from '../../program/memory_plan.ts';
 import { makesLogits, type OpCall, type Program, type ValueId, type WeightDecl } from '../../program/program.ts';
 import { roundTo } from '../../quant/dtypes.ts';
-import { encodeInt4Groups, type Int4Groups, int4Linear } from '../../quant/int4_group.ts';
-import { encodeInt8Rows, type Int8Rows, int8Linear } from '../../quant/int8_channel.ts';
+import { encodeInt4Groups, int4Linear } from '../../quant/int4_group.ts';
+import { encodeInt8Rows, int8Linear } from '../../quant/int8_channel.ts';
 import { roundKv } from '../../quant/kv_cache.ts';
 import type { Backend, LoadedModel, LoadOptions, OpRun, OpRunResult } from '../backend.ts';
 import { ReferenceLogitRows } from './logit_rows.ts';
@@ -25,40 +26,17 @@ export function createReferenceBackend(): Backend {
   };
 }
 
-/** A linear weight as the ops see it. */
-type Weight = Float32Array | Int8Rows | Int4Groups;
-
-interface KvCache {
-  readonly dtype: KvDType;
-  readonly blockSize: number;
-  readonly headDim: number;
-  readonly keys: readonly Float32Array[];
-  readonly values: readonly Float32Array[];
+/** A linear's matrix in the type it is stored in. */
+interface LinearWeight extends LinearOperand {
+  readonly bytes: number;
 }
 
-interface PlainCall {
-  readonly op: string;
-  readonly attrs: Readonly<Record<string, number>>;
-  readonly sizes: StepSizes;
-  readonly inputs: readonly (OperandData | Weight | null)[];
-  readonly inputShapes: readonly (readonly number[] | null)[];
-  readonly outputs: readonly OperandData[];
-  readonly outputShapes: readonly (readonly number[])[];
-}
+type Weight = Float32Array | LinearWeight;
 
-/** Runs one op; quantised linears by their own definition, keys and values rounded to the cache's type on their way in. */
-function runPlain(call: PlainCall, kv: (KvCache & { readonly step: StepInputs }) | null): void {
-  const [x, weight, bias] = call.inputs;
-  if (weight && !ArrayBuffer.isView(weight)) {
-    const [activations, offsets, y] = [x as Float32Array, bias as Float32Array | null, call.outputs[0] as Float32Array];
-    if ('scales' in weight) int8Linear(activations, weight, offsets, y);
-    else int4Linear(activations, weight, offsets, y);
-    return;
-  }
-  const inputs = call.inputs as readonly (OperandData | null)[];
-  const rounded = (data: OperandData | null) =>
-    kv !== null && data instanceof Float32Array ? roundKv(kv.dtype, data.slice(), kv.headDim) : data;
-  opByName(call.op).reference({ ...call, inputs: call.op === 'kv_write' ? inputs.map(rounded) : inputs, kv });
+type KvCache = Omit<ReferenceKv, 'step'>;
+
+function rounding(dtype: KvDType, headDim: number): KvCache['round'] {
+  return (values) => roundKv(dtype, values, headDim);
 }
 
 class ReferenceModel implements LoadedModel {
@@ -82,13 +60,12 @@ class ReferenceModel implements LoadedModel {
     const { layers, kvHeads, headDim } = program.kv;
     const cache = () =>
       Array.from({ length: layers }, () => new Float32Array(numBlocks * blockSize * kvHeads * headDim));
-    this.kv = { dtype: options.kvDType, blockSize, headDim, keys: cache(), values: cache() };
+    this.kv = { blockSize, keys: cache(), values: cache(), round: rounding(options.kvDType, headDim) };
     this.logitData = new Float32Array(options.maxLogitRows * program.vocabSize);
     this.logits = new ReferenceLogitRows(this.logitData, program.vocabSize);
     let weightBytes = 0;
     for (const weight of this.weights.values()) {
-      const arrays = weight instanceof Float32Array ? [weight] : Object.values(weight);
-      for (const array of arrays) if (typeof array !== 'number') weightBytes += array.byteLength;
+      weightBytes += weight instanceof Float32Array ? weight.byteLength : weight.bytes;
     }
     const kvBytes = 2 * layers * numBlocks * blockSize * kvHeads * headDim * 4;
     this.memory = { weightBytes, kvBytes, scratchBytes: this.logitData.byteLength };
@@ -128,16 +105,16 @@ class ReferenceModel implements LoadedModel {
       temporaries.set(id, data);
       return data;
     });
-    const plain: PlainCall = {
-      op: call.op,
+    const op = opByName(call.op);
+    op.reference({
       attrs: call.attrs,
       sizes: step.sizes,
       inputs: call.inputs.map((id) => this.operand(id, step, temporaries)),
       inputShapes: call.inputs.map((id) => (id < 0 ? null : shapeOf(id))),
       outputs,
       outputShapes: call.outputs.map(shapeOf),
-    };
-    runPlain(plain, opByName(call.op).usesKv ? { ...this.kv, step } : null);
+      kv: op.usesKv ? { ...this.kv, step } : null,
+    });
     return outputs;
   }
 
@@ -145,7 +122,7 @@ class ReferenceModel implements LoadedModel {
     id: ValueId,
     step: StepInputs,
     temporaries: ReadonlyMap<ValueId, Float32Array>,
-  ): OperandData | Weight | null {
+  ): OperandData | LinearOperand | null {
     const value = this.program.values[id];
     if (value === undefined) return null;
     if (value.kind === 'weight') return this.weights.get(id) ?? null;
@@ -169,13 +146,10 @@ function loadWeight(decl: WeightDecl, { program, tensors, weightDType, quantizat
   const data = readWeight(decl, tensors);
   refuseNonFinite(decl, data, 'The checkpoint is damaged; download it again.');
   if (decl.role !== 'linear') return data;
-  const packed = packLinear(
-    data,
-    decl.shape[1] as number,
-    weightDType,
-    storedAs(quantization, makesLogits(program, decl.value)),
-  );
-  if (packed === data) refuseNonFinite(decl, data, `Its values do not fit ${weightDType}; choose another --dtype.`);
+  const stored = storedAs(quantization, makesLogits(program, decl.value));
+  const packed = packLinear(data, decl.shape[1] as number, weightDType, stored);
+  // Rounded in place.
+  if (stored === null) refuseNonFinite(decl, data, `Its values do not fit ${weightDType}; choose another --dtype.`);
   return packed;
 }
 
@@ -190,29 +164,40 @@ function packLinear(
   width: number,
   dtype: LoadOptions['weightDType'],
   quantized: QuantizedType | null,
-): Weight {
-  if (quantized === null) return roundTo(dtype, data);
+): LinearWeight {
+  if (quantized === null) return { ...denseWeight(roundTo(dtype, data), width), bytes: data.byteLength };
   const group = groupOf(quantized);
-  return group === null ? encodeInt8Rows(data, width) : encodeInt4Groups(data, width, group);
+  if (group === null) {
+    const weight = encodeInt8Rows(data, width);
+    return { multiply: (x, bias, y) => int8Linear(x, weight, bias, y), bytes: bytesOf(weight) };
+  }
+  const weight = encodeInt4Groups(data, width, group);
+  return { multiply: (x, bias, y) => int4Linear(x, weight, bias, y), bytes: bytesOf(weight) };
+}
+
+function bytesOf(weight: object): number {
+  return Object.values(weight).reduce((sum, part) => sum + (ArrayBuffer.isView(part) ? part.byteLength : 0), 0);
 }
 
 function runOp(run: OpRun): OpRunResult {
+  const op = opByName(run.op);
+  const specs = Object.values(op.inputs);
   const outputs = run.outputShapes.map((shape) => new Float32Array(shape.reduce((a, b) => a * b, 1)));
   const inputs = run.inputs.map((data, i) => {
-    if (run.op !== 'linear' || i !== 1) return data;
-    const width = run.inputShapes[1]?.[1] as number;
+    if (data === null || !specs[i]?.packed) return data;
+    const width = run.inputShapes[i]?.[1] as number;
     return packLinear((data as Float32Array).slice(), width, run.weightDType, storedAs(run.quantization, false));
   });
-  let kv: (KvCache & { readonly step: StepInputs }) | null = null;
+  let kv: ReferenceKv | null = null;
   if (run.kv !== null) {
     const { dtype, blockSize, headDim, step } = run.kv;
-    const [keys, values] = [run.kv.keys, run.kv.values].map((data) => roundKv(dtype, data.slice(), headDim));
-    kv = { dtype, blockSize, headDim, keys: [keys as Float32Array], values: [values as Float32Array], step };
+    const round = rounding(dtype, headDim);
+    kv = { blockSize, keys: [round(run.kv.keys.slice())], values: [round(run.kv.values.slice())], round, step };
   }
   const times: number[] = [];
   for (let i = 0; i <= run.repeat; i++) {
     const start = performance.now();
-    runPlain({ ...run, inputs, outputs }, kv);
+    op.reference({ ...run, inputs, outputs, kv });
     times.push((performance.now() - start) / 1000);
   }
   const timed = times.slice(1).sort((a, b) => a - b);

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { createReferenceBackend } from '../../backends/reference/reference_backend.ts';
 import { loadModelConfig, recordProgram } from '../../models/index.ts';
 import { OP_NAMES } from '../../ops/index.ts';
+import { fuseProgram } from '../../program/fuse.ts';
 import { shapeConfig } from '../../weights/random_model.ts';
 import { type KernelOptions, kernelRuns, makeStep } from './kernel_runs.ts';
 
@@ -22,7 +23,10 @@ describe('kernel runs', () => {
     const backend = createReferenceBackend();
     const seen = new Set<string>();
     const labels: string[] = [];
-    for (const { label, run, cost } of kernelRuns(program, { sequences: 2, tokens: 3, context: 20 }, options)) {
+    const shape = { sequences: 2, tokens: 3, context: 20 };
+    for (const { label, run, cost } of [program, fuseProgram(program)].flatMap((p) => [
+      ...kernelRuns(p, shape, options),
+    ])) {
       const { outputs } = backend.runOp(run);
       for (const output of outputs) expect(output.every(Number.isFinite), label).toBe(true);
       expect(cost.bytes, label).toBeGreaterThan(0);

@@ -118,10 +118,11 @@ function makeRun(program: Program, call: OpCall, shape: StepShape, options: Kern
   const step = makeStep(shape, options.blockSize);
   const values = call.inputs.map((id) => (id === -1 ? null : (program.values[id] as ProgramValue)));
   const inputShapes = values.map((value) => (value === null ? null : cutShape(value, step.sizes)));
+  const matrix = Object.values(op.inputs).findIndex(({ packed }) => packed);
   const rows = inputShapes[1]?.[0] ?? 0;
   const outputShapes = call.outputs.map((id) => cutShape(program.values[id] as ProgramValue, step.sizes));
   // A linear whose weight was cut has as many outputs as the weight has rows left.
-  if (call.op === 'linear') (outputShapes[0] as number[])[1] = rows;
+  if (matrix >= 0) for (const output of outputShapes) output[1] = inputShapes[matrix]?.[0] as number;
   const { kvHeads, headDim } = program.kv;
   const slots = shape.sequences * step.maxBlocksPerSeq * options.blockSize * kvHeads * headDim;
   const run: OpRun = {

@@ -8,6 +8,7 @@ import type { ConfigOf, FlagTable } from '../../config/flag_types.ts';
 import { helpText } from '../../config/help.ts';
 import { inspectMachine } from '../../config/machine.ts';
 import { type JsonObject, loadModelConfig, recordProgram } from '../../models/index.ts';
+import { fuseProgram } from '../../program/fuse.ts';
 import { shapeConfig } from '../../weights/random_model.ts';
 import { type KernelOptions, type KernelRun, kernelRuns, type StepShape } from './kernel_runs.ts';
 import { formatNumber, table } from './plot.ts';
@@ -124,7 +125,7 @@ function measure(
   const results: KernelResult[] = [];
   for (const text of flags.tokens) {
     const shape = stepShape(Number(text), flags.context);
-    const program = recordProgram(config, { maxModelLen: shape.context + shape.tokens });
+    const program = fuseProgram(recordProgram(config, { maxModelLen: shape.context + shape.tokens }));
     for (const { label, run, cost } of kernelRuns(program, shape, options)) {
       if (flags.ops.length > 0 && !flags.ops.includes(run.op)) continue;
       onRun(label);
@@ -135,7 +136,7 @@ function measure(
         microseconds: seconds * 1e6,
         gbPerS: cost.bytes / seconds / 1e9,
         gflopPerS: cost.flops / seconds / 1e9,
-        roofShare: roofSeconds(cost, run.op === 'linear' && flags.quantization !== 'none', roof) / seconds,
+        roofShare: roofSeconds(cost, run.op.startsWith('linear') && flags.quantization !== 'none', roof) / seconds,
       });
     }
   }
