@@ -33,6 +33,10 @@ const BENCHES: Readonly<Record<string, { readonly doc: string; readonly load: ()
     doc: 'Where the time of whole steps goes: each op, and what lies outside kernels.',
     load: async () => (await import('./bench/steps.ts')).benchSteps,
   },
+  start: {
+    doc: 'From the begin of a process to its first token, and its peak memory.',
+    load: async () => (await import('./bench/start.ts')).benchStart,
+  },
   'make-model': {
     doc: 'A model of a known shape with random weights.',
     load: async () => (await import('./bench/make_model.ts')).benchMakeModel,
