@@ -110,6 +110,7 @@ export async function wireEngine(
       weightsMapped = state === 'mapped';
       if (note !== null) onNotice({ level: 'warn', text: note });
     },
+    onUnread: (text) => onNotice({ level: 'warn', text }),
     ...(recorded === undefined ? {} : { spans: recorded }),
   });
   const loadedMs = performance.now();

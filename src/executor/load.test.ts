@@ -100,6 +100,17 @@ test('a plan becomes an executor whose greedy tokens are the golden ones', () =>
   executor.close();
 });
 
+test('layers of the checkpoint that config.json does not count are named', () => {
+  const folder = spoilt('shallow', (f) => {
+    const path = join(f, 'config.json');
+    const config = JSON.parse(readFileSync(path, 'utf8'));
+    writeFileSync(path, JSON.stringify({ ...config, num_hidden_layers: 1 }));
+  });
+  const notes: string[] = [];
+  loadExecutor(makePlan(folder), { onUnread: (note) => notes.push(note) }).close();
+  expect(notes).toEqual([expect.stringMatching(/^Nothing reads model\.layers\.1\..* more of the checkpoint\.$/)]);
+});
+
 test('no weights of a damaged file are served', () => {
   const folder = spoilt('nan', (f) => {
     const path = join(f, 'model.safetensors');

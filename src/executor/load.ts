@@ -9,7 +9,7 @@ import { callNames } from '../program/dump.ts';
 import { fuseProgram } from '../program/fuse.ts';
 import { planMemory } from '../program/memory_plan.ts';
 import type { Program } from '../program/program.ts';
-import { checkWeights } from '../weights/check_weights.ts';
+import { checkWeights, noteUnread } from '../weights/check_weights.ts';
 import { PackedCache } from '../weights/packed_cache.ts';
 import { readCheckpoint } from '../weights/safetensors.ts';
 import { createBackend } from './backends.ts';
@@ -82,6 +82,8 @@ export interface LoadCallbacks {
   readonly onProgress?: (done: number, total: number) => void;
   /** Called once, with what became of the packed weights. */
   readonly onPacked?: (use: PackedUse) => void;
+  /** Called with a line for the log about what the checkpoint holds and nothing reads. */
+  readonly onUnread?: (note: string) => void;
   /** Is told how long each part of a step takes. */
   readonly spans?: Spans;
 }
@@ -95,6 +97,8 @@ export function loadExecutor(plan: EnginePlan, callbacks: LoadCallbacks = {}): E
     maxLogitRows: maxLogitRows(plan),
   };
   const options = packOptions(plan);
+  const note = noteUnread(options.program, options.tensors, plan.kvDType);
+  if (note !== null) callbacks.onUnread?.(note);
   const model = createBackend(plan.backend).load({
     ...options,
     kvDType: plan.kvDType,

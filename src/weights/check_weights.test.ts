@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import type { TensorSource } from '../backends/backend.ts';
 import { createProgramBuilder } from '../program/builder.ts';
-import { checkWeights } from './check_weights.ts';
+import { checkWeights, noteUnread } from './check_weights.ts';
 
 function program() {
   const b = createProgramBuilder();
@@ -53,5 +53,22 @@ test('what does not fit is named, with what was expected and found', () => {
   );
   expect(error({ 'q.weight': { dtype: 'F8_E4M3' } })).toBe(
     'Tensor q.weight is stored as F8_E4M3. Weights must be F32, F16, BF16.',
+  );
+});
+
+test('tensors that nothing reads are named, and scales of FP8 keys and values with what is used instead', () => {
+  const held = tensors();
+  const add = (name: string) => held.set(name, { name, dtype: 'F32', shape: [], path: '', offset: 0, byteLength: 4 });
+  expect(noteUnread(program(), held, 'fp8_e4m3')).toBeNull();
+  add('model.layers.0.self_attn.rotary_emb.inv_freq');
+  expect(noteUnread(program(), held, 'fp8_e4m3')).toBeNull();
+  for (const layer of [0, 1])
+    for (const part of ['k', 'v']) add(`layers.${layer}.self_attn.${part}_proj.${part}_scale`);
+  const names =
+    'layers.0.self_attn.k_proj.k_scale, layers.0.self_attn.v_proj.v_scale, layers.1.self_attn.k_proj.k_scale';
+  const all = `Nothing reads ${names} and 1 more of the checkpoint.`;
+  expect(noteUnread(program(), held, 'bfloat16')).toBe(all);
+  expect(noteUnread(program(), held, 'fp8_e4m3')).toBe(
+    `${all} The fp8_e4m3 KV cache has scale 1, not the checkpoint's (${names} and 1 more).`,
   );
 });
