@@ -86,12 +86,13 @@ struct RopeArgs {
   bool interleaved;
 };
 
-// One layer's cache. A block holds, per KV head, units of `unit` positions: 16 when block_size is a multiple of it, else
-// block_size. A unit of keys is [head_dim][unit], one of values [unit][value_stride]; the i8 type's [unit] scales follow in
-// the unit, so that a block is all there is to know of its tokens.
+// One layer's cache: for each KV head block after block, so that a sequence whose blocks follow one another is one stream.
+// A head's part of a block is units of `unit` positions: 16 when block_size is a multiple of it, else block_size. A unit of
+// keys is [head_dim][unit], one of values [unit][value_stride]; the i8 type's [unit] scales follow in the unit.
 struct KvLayer {
   KvType type;
   int64_t block_size;
+  int64_t blocks;
   int64_t unit;
   int64_t kv_heads;
   int64_t head_dim;
@@ -104,18 +105,18 @@ struct KvLayer {
   int64_t key_unit_bytes;
   int64_t value_unit_bytes;
 
-  MILL_INLINE int64_t unit_index(int64_t block, int64_t head, int64_t unit) const { return (block * kv_heads + head) * units + unit; }
+  MILL_INLINE int64_t unit_index(int64_t block, int64_t head, int64_t unit) const { return (head * blocks + block) * units + unit; }
   MILL_INLINE uint8_t* key_unit(int64_t block, int64_t head, int64_t unit) const { return keys + unit_index(block, head, unit) * key_unit_bytes; }
   MILL_INLINE uint8_t* value_unit(int64_t block, int64_t head, int64_t unit) const { return values + unit_index(block, head, unit) * value_unit_bytes; }
-  MILL_INLINE int64_t key_bytes(int64_t blocks) const { return unit_index(blocks, 0, 0) * key_unit_bytes; }
-  MILL_INLINE int64_t value_bytes(int64_t blocks) const { return unit_index(blocks, 0, 0) * value_unit_bytes; }
+  MILL_INLINE int64_t key_bytes() const { return unit_index(0, kv_heads, 0) * key_unit_bytes; }
+  MILL_INLINE int64_t value_bytes() const { return unit_index(0, kv_heads, 0) * value_unit_bytes; }
 };
 
-MILL_INLINE constexpr KvLayer kv_layer(KvType type, int64_t block_size, int64_t kv_heads, int64_t head_dim, uint8_t* keys, uint8_t* values) {
+MILL_INLINE constexpr KvLayer kv_layer(KvType type, int64_t block_size, int64_t blocks, int64_t kv_heads, int64_t head_dim, uint8_t* keys, uint8_t* values) {
   const int64_t unit = block_size % kTile == 0 ? kTile : block_size, stride = (head_dim + 7) / 8 * 8;
   const int64_t bytes = type == KvType::f32 ? 4 : type == KvType::bf16 ? 2 : 1, scales = type == KvType::i8 ? unit * 2 : 0;
   const int64_t key_scales_at = (head_dim * unit * bytes + 1) / 2 * 2, value_scales_at = stride * unit * bytes;
-  return {type, block_size, unit, kv_heads, head_dim, stride, keys, values, block_size / unit, key_scales_at, value_scales_at, key_scales_at + scales, value_scales_at + scales};
+  return {type, block_size, blocks, unit, kv_heads, head_dim, stride, keys, values, block_size / unit, key_scales_at, value_scales_at, key_scales_at + scales, value_scales_at + scales};
 }
 
 struct KvWriteArgs {
@@ -140,8 +141,10 @@ struct AttentionArgs {
   int64_t max_blocks_per_seq;
 };
 
+// Positions whose scores are known before the first of their values is read.
+constexpr int64_t kStripe = 4 * kTile;
 // Positions whose sums are taken together before they are merged with those of the splits before.
-constexpr int64_t kSplit = 512;
+constexpr int64_t kSplit = 8 * kStripe;
 
 // Some consecutive query tokens of one sequence, for one KV head, against the keys of splits [split_begin, split_end).
 struct AttentionItem {
@@ -156,6 +159,8 @@ struct AttentionItem {
 
 // Query rows (tokens times heads per KV head) that one item may have; bounds the thread's scratch.
 constexpr int64_t kAttentionRows = 64;
+// Floats from one dimension of their queries to the next: not a power of two, which would put all in few sets of a cache.
+constexpr int64_t kQueryStride = kAttentionRows + 16;
 
 struct SiluMulArgs {
   const float* gate;
@@ -200,8 +205,8 @@ MILL_INLINE constexpr int64_t attention_row_floats(int64_t head_dim) { return pa
 
 // Bytes of scratch a thread needs for `paged_attention` and `attention_merge`.
 MILL_INLINE constexpr int64_t attention_scratch_bytes(int64_t head_dim) {
-  const int64_t tile = 2 * kTile * (head_dim + 16) * 4;
-  return kAttentionRows * (padded_head_dim(head_dim) + 2 * attention_row_floats(head_dim) + 2) * 4 + tile + 256;
+  const int64_t stripe = 2 * kStripe * (head_dim + 16) * 4;
+  return kQueryStride * padded_head_dim(head_dim) * 4 + kAttentionRows * (2 * attention_row_floats(head_dim) + 2) * 4 + stripe + 256;
 }
 
 struct KernelTable {

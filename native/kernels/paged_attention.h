@@ -1,117 +1,169 @@
 // paged_attention: softmax(scale q k^T) v through block tables.
 //
-// Online softmax over tiles of 16 positions that begin at multiples of 16 in the sequence, whatever the block size; the tiles
-// of a split of kSplit positions are summed by themselves, and the splits' sums are merged in ascending order. A query row
-// meets exactly the tiles and positions it can see, so its result depends neither on the other rows of the item, nor on how
-// the prompt was chunked, nor on which threads took which splits; positions it cannot see are never read into it, not even
-// times zero. Values are read in vectors of 16 dimensions: what lies beyond head_dim is computed and thrown away.
+// Online softmax over stripes of 64 positions that begin at multiples of 64 in the sequence, whatever the block size; a stripe
+// is four tiles of 16. The stripes of a split of kSplit positions are summed by themselves, and the splits' sums are merged in
+// ascending order. A score is one chain over the head dimension and a sum of values one chain over positions, so how many rows
+// are computed at once changes nothing. A query row meets exactly the stripes and positions it can see: its result depends
+// neither on the other rows of the item, nor on how the prompt was chunked, nor on which threads took which splits, and
+// positions it cannot see are never read into it, not even times zero. Values are read in vectors of 16 dimensions: what lies
+// beyond head_dim is computed and thrown away.
 #pragma once
 #include "kv_types.h"
 
 namespace mill::MILL_ISA {
 
 constexpr int kTileVectors = kTile / W;
+constexpr int kStripeTiles = kStripe / kTile;
+
+// Of 4, 2, 1: the most parts of `each` registers of sums that fit where the fp32 matrix kernel keeps its own; at least one.
+constexpr int parts_of_sums(int each) {
+  constexpr int kSums = Simd::kRows * Simd::kPanels * kTileVectors;
+  return 4 * each <= kSums ? 4 : 2 * each <= kSums ? 2 : 1;
+}
 
 struct AttentionShape {
   int64_t group;   // query heads per KV head
   int64_t padded;  // head_dim rounded up to 16
   int64_t stride;  // floats of one row's sums: [padded] weighted values, the largest score, the sum of weights
   int64_t rows;
+  int64_t query_stride;  // floats between two dimensions of the queries
 };
 
 // One thread's working memory, cut from its scratch.
 struct AttentionScratch {
-  float* query;        // [rows][padded]
+  float* query;        // [head_dim][query_stride], scaled
   float* split;        // [rows][stride], of the split in hand
   float* total;        // [rows][stride], of all splits so far
   float* slopes;       // [rows]
-  int32_t* positions;  // [rows]
-  uint8_t* tile;       // a gathered tile: keys [head_dim][16], values [16][value_stride], scales of both
+  int32_t* positions;  // [rows], ascending
+  uint8_t* tiles;      // a gathered stripe
 };
 
 inline AttentionShape attention_shape(const AttentionArgs& args, const AttentionItem& item) {
   const int64_t group = args.heads / args.kv.kv_heads;
-  return {group, padded_head_dim(args.kv.head_dim), attention_row_floats(args.kv.head_dim), (item.token_end - item.token_begin) * group};
+  const int64_t rows = (item.token_end - item.token_begin) * group;
+  return {group, padded_head_dim(args.kv.head_dim), attention_row_floats(args.kv.head_dim), rows, rows > 16 ? kQueryStride : 16};
 }
 
 inline AttentionScratch attention_scratch(void* scratch, const AttentionShape& shape) {
   float* query = static_cast<float*>(scratch);
-  float* split = query + kAttentionRows * shape.padded;
+  float* split = query + kQueryStride * shape.padded;
   float* total = split + kAttentionRows * shape.stride;
   float* slopes = total + kAttentionRows * shape.stride;
   float* positions = slopes + kAttentionRows;
   return {query, split, total, slopes, reinterpret_cast<int32_t*>(positions), reinterpret_cast<uint8_t*>(positions + kAttentionRows)};
 }
 
-// Where a tile that is one unit lies: entry of the block table, unit of the block.
-struct TilePlace {
-  int64_t entry;
-  int64_t unit;
+// 64 positions of one KV head. Tiles that no row of the item sees repeat one that is seen.
+template <class Kv>
+struct Stripe {
+  int64_t at;                                  // first position
+  const typename Kv::T* keys[kStripeTiles];    // [head_dim][16]
+  const typename Kv::T* values[kStripeTiles];  // [16][value_stride]
+  const uint16_t* key_scales[kStripeTiles];    // [16], bf16
+  const uint16_t* value_scales[kStripeTiles];
 };
 
-// 16 positions of one KV head, and where the next ones lie: blocks are scattered, so the hardware cannot see them coming.
 template <class Kv>
-struct KvTile {
-  const typename Kv::T* keys;    // [head_dim][16]
-  const typename Kv::T* values;  // [16][value_stride]
-  const uint16_t* key_scales;    // [16], bf16
-  const uint16_t* value_scales;
-  const typename Kv::T* next_keys;
-  const typename Kv::T* next_values;
-};
-
-// A tile that is one unit is read where it is; `next` is the position of the one after it.
-template <class Kv>
-inline KvTile<Kv> tile_in_block(const KvLayer& kv, const int32_t* table, int64_t kv_head, TilePlace here, TilePlace next) {
-  using T = typename Kv::T;
-  const uint8_t* keys = kv.key_unit(table[here.entry], kv_head, here.unit);
-  const uint8_t* values = kv.value_unit(table[here.entry], kv_head, here.unit);
-  const uint8_t* next_keys = kv.key_unit(table[next.entry], kv_head, next.unit);
-  const uint8_t* next_values = kv.value_unit(table[next.entry], kv_head, next.unit);
-  return {reinterpret_cast<const T*>(keys), reinterpret_cast<const T*>(values), reinterpret_cast<const uint16_t*>(keys + kv.key_scales_at),
-          reinterpret_cast<const uint16_t*>(values + kv.value_scales_at), reinterpret_cast<const T*>(next_keys), reinterpret_cast<const T*>(next_values)};
+inline void set_tile(Stripe<Kv>& stripe, int64_t tile, const KvLayer& kv, const uint8_t* keys, const uint8_t* values) {
+  stripe.keys[tile] = reinterpret_cast<const typename Kv::T*>(keys);
+  stripe.values[tile] = reinterpret_cast<const typename Kv::T*>(values);
+  stripe.key_scales[tile] = reinterpret_cast<const uint16_t*>(keys + kv.key_scales_at);
+  stripe.value_scales[tile] = reinterpret_cast<const uint16_t*>(values + kv.value_scales_at);
 }
 
-// The first `count` positions of a tile, from units of another size.
+// Positions [position, position + count) from units of another size into a unit of 16.
 template <class Kv>
-inline KvTile<Kv> gather_tile(const KvLayer& kv, const int32_t* table, int64_t kv_head, int64_t position, int64_t count, uint8_t* scratch) {
+inline void gather_tile(const KvLayer& kv, const int32_t* table, int64_t kv_head, int64_t position, int64_t count, const KvLayer& tile, uint8_t* to_keys, uint8_t* to_values) {
   using T = typename Kv::T;
-  T* to_keys = reinterpret_cast<T*>(scratch);
-  T* to_values = to_keys + kv.head_dim * kTile;
-  uint16_t* key_scales = reinterpret_cast<uint16_t*>(to_values + kv.value_stride * kTile);
-  uint16_t* value_scales = key_scales + kTile;
   for (int64_t j = 0; j < count; j++) {
     const int64_t block = table[(position + j) / kv.block_size], offset = (position + j) % kv.block_size, at = offset % kv.unit;
     const uint8_t* keys = kv.key_unit(block, kv_head, offset / kv.unit);
     const uint8_t* values = kv.value_unit(block, kv_head, offset / kv.unit);
-    for (int64_t d = 0; d < kv.head_dim; d++) to_keys[d * kTile + j] = reinterpret_cast<const T*>(keys)[d * kv.unit + at];
-    for (int64_t d = 0; d < kv.head_dim; d++) to_values[j * kv.value_stride + d] = reinterpret_cast<const T*>(values)[at * kv.value_stride + d];
+    for (int64_t d = 0; d < kv.head_dim; d++) reinterpret_cast<T*>(to_keys)[d * kTile + j] = reinterpret_cast<const T*>(keys)[d * kv.unit + at];
+    for (int64_t d = 0; d < kv.head_dim; d++) reinterpret_cast<T*>(to_values)[j * kv.value_stride + d] = reinterpret_cast<const T*>(values)[at * kv.value_stride + d];
     if constexpr (Kv::kScaled) {
-      __builtin_memcpy(key_scales + j, keys + kv.key_scales_at + at * 2, 2);
-      __builtin_memcpy(value_scales + j, values + kv.value_scales_at + at * 2, 2);
+      __builtin_memcpy(to_keys + tile.key_scales_at + j * 2, keys + kv.key_scales_at + at * 2, 2);
+      __builtin_memcpy(to_values + tile.value_scales_at + j * 2, values + kv.value_scales_at + at * 2, 2);
     }
   }
-  return {to_keys, to_values, key_scales, value_scales, to_keys, to_values};
 }
 
-// Scores of ROWS queries against the 16 keys of a tile: one chain over the head dimension for each.
-template <int ROWS, class Kv>
-inline void score_tile(const float* query, int64_t stride, const KvTile<Kv>& tile, int64_t head_dim, float* scores) {
-  F acc[ROWS][kTileVectors];
+// The stripe that begins at `at`, of which [first, end) is seen; tiles lie where they are, or in `gathered`.
+template <class Kv>
+inline Stripe<Kv> find_stripe(const KvLayer& kv, const int32_t* table, int64_t kv_head, int64_t at, int64_t first, int64_t end, uint8_t* gathered) {
+  Stripe<Kv> stripe;
+  stripe.at = at;
+  const int64_t tile_begin = max_i64(first - at, 0) / kTile, tile_end = (min_i64(end - at, kStripe) + kTile - 1) / kTile;
+  int64_t entry = (at + tile_begin * kTile) / kv.block_size, unit = (at + tile_begin * kTile) % kv.block_size / kTile;
+  for (int64_t tile = tile_begin; tile < tile_end; tile++) {
+    if (kv.unit == kTile) {
+      set_tile(stripe, tile, kv, kv.key_unit(table[entry], kv_head, unit), kv.value_unit(table[entry], kv_head, unit));
+      unit = unit + 1 < kv.units ? unit + 1 : 0;
+      entry += unit == 0;
+    } else {
+      const KvLayer layout = kv_layer(kv.type, kTile, 1, 1, kv.head_dim, nullptr, nullptr);
+      uint8_t* keys = gathered + tile * (layout.key_unit_bytes + layout.value_unit_bytes);
+      uint8_t* values = keys + layout.key_unit_bytes;
+      gather_tile<Kv>(kv, table, kv_head, at + tile * kTile, min_i64(kTile, end - at - tile * kTile), layout, keys, values);
+      set_tile(stripe, tile, layout, keys, values);
+    }
+  }
+  for (int64_t tile = 0; tile < kStripeTiles; tile++) {
+    if (tile >= tile_begin && tile < tile_end) continue;
+    stripe.keys[tile] = stripe.keys[tile_begin];
+    stripe.values[tile] = stripe.values[tile_begin];
+  }
+  return stripe;
+}
+
+// Positions [low, high) of a stripe that a query sees; none when low >= high.
+struct Visible {
+  int64_t low;
+  int64_t high;
+};
+
+// Positions that the query at `position` sees begin here.
+inline int64_t first_visible(const AttentionArgs& args, int64_t position) {
+  return args.window > 0 && position - args.window + 1 > 0 ? position - args.window + 1 : 0;
+}
+
+inline Visible visible_to(const AttentionArgs& args, int64_t position, int64_t at) {
+  return {max_i64(first_visible(args, position) - at, 0), min_i64(position + 1 - at, kStripe)};
+}
+
+// Scores of ROWS queries [head_dim][stride] against the keys of TILES tiles: one chain over the head dimension for each. `ahead` is asked for.
+template <int ROWS, int TILES, class Kv>
+inline void score_tiles(const float* query, int64_t stride, const typename Kv::T* const* keys, const typename Kv::T* const* ahead, int64_t head_dim, float* scores) {
+  constexpr int N = TILES * kTileVectors;
+  F acc[ROWS][N];
   for (int r = 0; r < ROWS; r++) {
-    for (int v = 0; v < kTileVectors; v++) acc[r][v] = Simd::zero();
+    for (int i = 0; i < N; i++) acc[r][i] = Simd::zero();
   }
   for (int64_t d = 0; d < head_dim; d++) {
-    Simd::prefetch(tile.next_keys + d * kTile);
 #pragma GCC unroll 4
-    for (int v = 0; v < kTileVectors; v++) {
-      const F key = Kv::load(tile.keys + d * kTile + v * W);
-#pragma GCC unroll 4
-      for (int r = 0; r < ROWS; r++) acc[r][v] = Simd::fma(Simd::set1(query[r * stride + d]), key, acc[r][v]);
+    for (int t = 0; t < TILES; t++) Simd::prefetch(ahead[t] + d * kTile);
+    if constexpr (N <= 2) {
+      F key[N];
+#pragma GCC unroll 16
+      for (int i = 0; i < N; i++) key[i] = Kv::load(keys[i / kTileVectors] + d * kTile + i % kTileVectors * W);
+#pragma GCC unroll 16
+      for (int r = 0; r < ROWS; r++) {
+        const F q = Simd::set1(query[d * stride + r]);
+#pragma GCC unroll 16
+        for (int i = 0; i < N; i++) acc[r][i] = Simd::fma(q, key[i], acc[r][i]);
+      }
+    } else {
+#pragma GCC unroll 16
+      for (int i = 0; i < N; i++) {
+        const F key = Kv::load(keys[i / kTileVectors] + d * kTile + i % kTileVectors * W);
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; r++) acc[r][i] = Simd::fma(Simd::set1(query[d * stride + r]), key, acc[r][i]);
+      }
     }
   }
   for (int r = 0; r < ROWS; r++) {
-    for (int v = 0; v < kTileVectors; v++) Simd::store(scores + r * kTile + v * W, acc[r][v]);
+    for (int i = 0; i < N; i++) Simd::store(scores + r * kStripe + i * W, acc[r][i]);
   }
 }
 
@@ -123,135 +175,171 @@ inline F soft_cap(F s, float cap) {
   return Simd::mul(Simd::set1(cap), tanh);
 }
 
-// Positions [low, high) of a tile that a query sees; none when low >= high.
-struct Visible {
-  int64_t low;
-  int64_t high;
-  bool operator==(const Visible& other) const { return low == other.low && high == other.high; }
-};
-
 // What a row adds to its scores: slope times how far before it a key is.
 struct Bias {
   float slope;
   float distance;  // of the tile's first position; not positive where the row sees it
 };
 
-// Scales, caps, biases and masks one row of raw scores in place; returns the largest.
-template <class Kv>
-inline float mask_scores(const AttentionArgs& args, const KvTile<Kv>& tile, const Visible& visible, const Bias& bias, float* scores) {
+// Scales, caps, biases and masks one row of a tile's scores in place; scales is null where the type has none.
+inline void adjust_scores(const AttentionArgs& args, const uint16_t* scales, const Visible& visible, const Bias& bias, float* scores) {
   const F minus_infinity = Simd::set1(-__builtin_inff());
   const F low = Simd::set1(static_cast<float>(visible.low)), high = Simd::set1(static_cast<float>(visible.high));
-  const F scale = Simd::set1(args.scale * Kv::kFactor);
-  F best = minus_infinity;
   for (int v = 0; v < kTileVectors; v++) {
     F s = Simd::load(scores + v * W);
-    if constexpr (Kv::kScaled) s = Simd::mul(s, Simd::load_bf16(tile.key_scales + v * W));
-    s = Simd::mul(s, scale);
+    if (scales) s = Simd::mul(s, Simd::load_bf16(scales + v * W));
     if (args.softcap > 0) s = soft_cap(s, args.softcap);
     const F position = Simd::add(Simd::iota(), Simd::set1(static_cast<float>(v * W)));
     if (args.slopes) s = Simd::fma(Simd::set1(bias.slope), Simd::add(Simd::set1(bias.distance), position), s);
     s = Simd::select(Simd::less(position, low), minus_infinity, s);
     s = Simd::select(Simd::less(position, high), s, minus_infinity);
     Simd::store(scores + v * W, s);
-    best = Simd::max(s, best);
   }
-  return Simd::reduce_max(best);
 }
 
-// Turns raw scores into weights exp(s - max), times the value's scale, and gives each row's factor for what it summed so far.
-template <int ROWS, class Kv>
-inline void weigh_tile(const AttentionArgs& args, const KvTile<Kv>& tile, const Visible& visible, const Bias* biases, float* scores, float* sums, int64_t stride, float* factors) {
-  float drops[W] = {};
-  float* row_max = sums;
-  float* row_sum = sums + 1;
-  for (int r = 0; r < ROWS; r++) {
-    const float tile_max = mask_scores(args, tile, visible, biases[r], scores + r * kTile);
-    const float new_max = tile_max > row_max[r * stride] ? tile_max : row_max[r * stride];
-    drops[r] = row_max[r * stride] - new_max;
-    row_max[r * stride] = new_max;
-  }
-  Simd::store(factors, exp(Simd::load(drops)));
-  for (int r = 0; r < ROWS; r++) {
-    F total = Simd::zero();
-    for (int v = 0; v < kTileVectors; v++) {
-      const F p = exp(Simd::sub(Simd::load(scores + r * kTile + v * W), Simd::set1(row_max[r * stride])));
-      if constexpr (Kv::kScaled) Simd::store(scores + r * kTile + v * W, Simd::mul(p, Simd::load_bf16(tile.value_scales + v * W)));
-      else Simd::store(scores + r * kTile + v * W, p);
-      total = v == 0 ? p : Simd::add(total, p);
+// One row's sums times exp(from - to), as its largest score grew.
+inline void rescale_sums(const AttentionShape& shape, float from, float to, float* sums) {
+  const F factor = exp_not_positive(Simd::set1(from - to));
+  for (int64_t d = 0; d < shape.padded; d += W) Simd::store(sums + d, Simd::mul(Simd::load(sums + d), factor));
+  float lanes[W];
+  Simd::store(lanes, factor);
+  sums[shape.padded] = to;
+  sums[shape.padded + 1] *= lanes[0];
+}
+
+// Makes one row's scores of a stripe final, and brings its sums to the new largest one.
+template <class Kv>
+inline void raise_max(const AttentionArgs& args, const AttentionShape& shape, const Stripe<Kv>& stripe, const Visible& visible, const Bias& bias, float* scores, float* sums) {
+  const bool adjusted = Kv::kScaled || args.softcap > 0 || args.slopes;
+  F best = Simd::set1(-__builtin_inff());
+  for (int64_t t = visible.low / kTile; t * kTile < visible.high; t++) {
+    const Visible here = {visible.low - t * kTile, visible.high - t * kTile};
+    if (adjusted || here.low > 0 || here.high < kTile) {
+      adjust_scores(args, Kv::kScaled ? stripe.key_scales[t] : nullptr, here, {bias.slope, bias.distance + static_cast<float>(t * kTile)}, scores + t * kTile);
     }
-    row_sum[r * stride] = row_sum[r * stride] * factors[r] + Simd::reduce_add(total);
+    for (int v = 0; v < kTileVectors; v++) best = Simd::max(Simd::load(scores + t * kTile + v * W), best);
   }
+  const float most = Simd::reduce_max(best), before = sums[shape.padded];
+  if (most > before) rescale_sums(shape, before, most, sums);
 }
 
-// out = out * factor + sum over visible j of weight[j] * value[j], j ascending, for DIMS dimensions of ROWS rows.
-template <int ROWS, int DIMS, class Kv>
-inline void accumulate_dims(const float* weights, const float* factors, const typename Kv::T* values, const typename Kv::T* next_values, int64_t value_stride, const Visible& visible, float* out, int64_t out_stride) {
-  constexpr int N = DIMS / W;
+// Turns one row's final scores of a stripe into weights exp(s - max), times the value's scale.
+template <class Kv>
+inline void weigh_row(const AttentionShape& shape, const Stripe<Kv>& stripe, const Visible& visible, float* scores, float* sums) {
+  const F max = Simd::set1(sums[shape.padded]);
+  F total = Simd::zero();
+  for (int64_t t = visible.low / kTile; t * kTile < visible.high; t++) {
+    for (int v = 0; v < kTileVectors; v++) {
+      float* score = scores + t * kTile + v * W;
+      const F p = exp_not_positive(Simd::sub(Simd::load(score), max));
+      if constexpr (Kv::kScaled) Simd::store(score, Simd::mul(p, Simd::load_bf16(stripe.value_scales[t] + v * W)));
+      else Simd::store(score, p);
+      total = Simd::add(total, p);
+    }
+  }
+  sums[shape.padded + 1] += Simd::reduce_add(total);
+}
+
+// out += sum of weight * value over positions [low, high) of a stripe, ascending, for PARTS * 16 dimensions of ROWS rows.
+template <int ROWS, int PARTS, class Kv>
+inline void accumulate_dims(const float* weights, const typename Kv::T* const* values, const typename Kv::T* const* ahead, int64_t dim, int64_t value_stride, const Visible& range, float* out, int64_t out_stride) {
+  constexpr int N = PARTS * kTileVectors;
   F acc[ROWS][N];
   for (int r = 0; r < ROWS; r++) {
-    for (int i = 0; i < N; i++) acc[r][i] = Simd::mul(Simd::load(out + r * out_stride + i * W), Simd::set1(factors[r]));
+    for (int i = 0; i < N; i++) acc[r][i] = Simd::load(out + r * out_stride + dim + i * W);
   }
-  for (int64_t j = visible.low; j < visible.high; j++) {
-    Simd::prefetch(next_values + j * value_stride);
-    F weight[ROWS];
-#pragma GCC unroll 4
-    for (int r = 0; r < ROWS; r++) weight[r] = Simd::set1(weights[r * kTile + j]);
+  for (int64_t t = range.low / kTile; t * kTile < range.high; t++) {
+    const int64_t begin = max_i64(range.low - t * kTile, 0), end = min_i64(range.high - t * kTile, kTile);
+    const typename Kv::T* from = values[t] + dim;
+    const typename Kv::T* next = ahead[t] + dim * kTile;
+    const float* weight = weights + t * kTile;
+    for (int64_t j = begin; j < end; j++) {
+      Simd::prefetch(next + j * PARTS * kTile);
+      if constexpr (N <= 2) {
+        F value[N];
 #pragma GCC unroll 16
-    for (int i = 0; i < N; i++) {
-      const F value = Kv::load(values + j * value_stride + i * W);
-#pragma GCC unroll 4
-      for (int r = 0; r < ROWS; r++) acc[r][i] = Simd::fma(weight[r], value, acc[r][i]);
+        for (int i = 0; i < N; i++) value[i] = Kv::load(from + j * value_stride + i * W);
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; r++) {
+          const F w = Simd::set1(weight[r * kStripe + j]);
+#pragma GCC unroll 16
+          for (int i = 0; i < N; i++) acc[r][i] = Simd::fma(w, value[i], acc[r][i]);
+        }
+      } else {
+#pragma GCC unroll 16
+        for (int i = 0; i < N; i++) {
+          const F value = Kv::load(from + j * value_stride + i * W);
+#pragma GCC unroll 16
+          for (int r = 0; r < ROWS; r++) acc[r][i] = Simd::fma(Simd::set1(weight[r * kStripe + j]), value, acc[r][i]);
+        }
+      }
     }
   }
   for (int r = 0; r < ROWS; r++) {
-    for (int i = 0; i < N; i++) Simd::store(out + r * out_stride + i * W, acc[r][i]);
+    for (int i = 0; i < N; i++) Simd::store(out + r * out_stride + dim + i * W, acc[r][i]);
   }
 }
 
-// Positions that the query at `position` sees begin here.
-inline int64_t first_visible(const AttentionArgs& args, int64_t position) {
-  return args.window > 0 && position - args.window + 1 > 0 ? position - args.window + 1 : 0;
-}
-
-// ROWS consecutive rows that see the same of a tile.
 template <int ROWS, class Kv>
-inline void attend_rows(const AttentionArgs& args, const AttentionShape& shape, const AttentionScratch& s, float* sums, int64_t row, int64_t at, const KvTile<Kv>& tile, const Visible& visible) {
-  float scores[ROWS * kTile];
-  float factors[W];
-  Bias biases[ROWS];
-  for (int r = 0; r < ROWS; r++) biases[r] = {s.slopes[row + r], static_cast<float>(at - s.positions[row + r])};
-  float* out = sums + row * shape.stride;
-  score_tile<ROWS>(s.query + row * shape.padded, shape.padded, tile, args.kv.head_dim, scores);
-  weigh_tile<ROWS>(args, tile, visible, biases, scores, out + shape.padded, shape.stride, factors);
-  // About as many registers of sums as hide the latency.
-  constexpr int kDims = kTile * (W == 16 ? 8 : 4) / ROWS;
-  const int64_t stride = args.kv.value_stride;
+inline void accumulate(const AttentionArgs& args, const AttentionShape& shape, const float* weights, const typename Kv::T* const* values, const typename Kv::T* const* ahead, const Visible& range, float* out) {
+  if (range.low >= range.high) return;
+  constexpr int kParts = parts_of_sums(ROWS * kTileVectors);
   int64_t d = 0;
-  for (; d + kDims <= shape.padded; d += kDims) accumulate_dims<ROWS, kDims, Kv>(scores, factors, tile.values + d, tile.next_values + d, stride, visible, out + d, shape.stride);
-  for (; d < shape.padded; d += kTile) accumulate_dims<ROWS, kTile, Kv>(scores, factors, tile.values + d, tile.next_values + d, stride, visible, out + d, shape.stride);
+  for (; d + kParts * kTile <= shape.padded; d += kParts * kTile) accumulate_dims<ROWS, kParts, Kv>(weights, values, ahead, d, args.kv.value_stride, range, out, shape.stride);
+  for (; d < shape.padded; d += kTile) accumulate_dims<ROWS, 1, Kv>(weights, values, ahead, d, args.kv.value_stride, range, out, shape.stride);
 }
 
-inline Visible visible_to(const AttentionArgs& args, int64_t position, int64_t tile) {
-  return {max_i64(first_visible(args, position) - tile, 0), min_i64(position + 1 - tile, kTile)};
+// ROWS consecutive rows, each of which sees some of the stripe. While at the keys it asks for `ahead_keys`, and so on.
+template <int ROWS, class Kv>
+inline void attend_rows(const AttentionArgs& args, const AttentionShape& shape, const AttentionScratch& s, float* sums, int64_t row, const Stripe<Kv>& stripe, const typename Kv::T* const* ahead_keys, const typename Kv::T* const* ahead_values) {
+  constexpr int kTiles = parts_of_sums(ROWS * kTileVectors);
+  float scores[ROWS * kStripe];
+  Visible visible[ROWS];
+  for (int r = 0; r < ROWS; r++) visible[r] = visible_to(args, s.positions[row + r], stripe.at);
+  // What rows see moves monotonically with their position.
+  const Visible common = {visible[ROWS - 1].low, visible[0].high};
+  for (int64_t t = visible[0].low / kTile / kTiles * kTiles; t * kTile < visible[ROWS - 1].high; t += kTiles) {
+    score_tiles<ROWS, kTiles, Kv>(s.query + row, shape.query_stride, stripe.keys + t, ahead_keys + t, args.kv.head_dim, scores + t * kTile);
+  }
+  float* out = sums + row * shape.stride;
+  for (int r = 0; r < ROWS; r++) {
+    const Bias bias = {s.slopes[row + r], static_cast<float>(stripe.at - s.positions[row + r])};
+    raise_max(args, shape, stripe, visible[r], bias, scores + r * kStripe, out + r * shape.stride);
+  }
+  for (int r = 0; r < ROWS; r++) {
+    weigh_row(shape, stripe, visible[r], scores + r * kStripe, out + r * shape.stride);
+    accumulate<1, Kv>(args, shape, scores + r * kStripe, stripe.values, stripe.values, {visible[r].low, min_i64(visible[r].high, common.low)}, out + r * shape.stride);
+  }
+  accumulate<ROWS, Kv>(args, shape, scores, stripe.values, ahead_values, common, out);
+  for (int r = 0; r < ROWS; r++) {
+    accumulate<1, Kv>(args, shape, scores + r * kStripe, stripe.values, stripe.values, {max_i64(common.low, common.high), visible[r].high}, out + r * shape.stride);
+  }
 }
 
-// All rows against one tile; rows that see none of it are left as they are.
+// The same for a number of rows known at run time, at most ROWS.
+template <int ROWS, class Kv>
+inline void attend_some_rows(int64_t count, const AttentionArgs& args, const AttentionShape& shape, const AttentionScratch& s, float* sums, int64_t row, const Stripe<Kv>& stripe, const typename Kv::T* const* ahead_keys, const typename Kv::T* const* ahead_values) {
+  if constexpr (ROWS > 1) {
+    if (count < ROWS) return attend_some_rows<ROWS - 1>(count, args, shape, s, sums, row, stripe, ahead_keys, ahead_values);
+  }
+  attend_rows<ROWS>(args, shape, s, sums, row, stripe, ahead_keys, ahead_values);
+}
+
+// All rows that see some of a stripe, in blocks of about the same size. Blocks of memory are scattered, so the hardware cannot
+// see the next one coming: the first rows ask for this stripe's values, then for the next one's keys.
 template <class Kv>
-inline void attend_tile(const AttentionArgs& args, const AttentionShape& shape, const AttentionScratch& s, float* sums, int64_t at, KvTile<Kv> tile) {
-  constexpr int kTogether = 4;
-  int64_t row = 0;
-  while (row < shape.rows) {
-    const Visible visible = visible_to(args, s.positions[row], at);
-    // What rows see moves monotonically with their position, so the last speaks for those between.
-    const bool together = row + kTogether <= shape.rows && visible == visible_to(args, s.positions[row + kTogether - 1], at);
-    if (visible.low < visible.high) {
-      if (together) attend_rows<kTogether>(args, shape, s, sums, row, at, tile, visible);
-      else attend_rows<1>(args, shape, s, sums, row, at, tile, visible);
-    }
-    row += together ? kTogether : 1;
-    // Asked for once.
-    tile.next_keys = tile.keys;
-    tile.next_values = tile.values;
+inline void attend_stripe(const AttentionArgs& args, const AttentionShape& shape, const AttentionScratch& s, float* sums, const Stripe<Kv>& stripe, const Stripe<Kv>& next) {
+  int64_t row = 0, end = shape.rows;
+  while (row < end && s.positions[row] < stripe.at) row++;
+  while (row < end && first_visible(args, s.positions[end - 1]) >= stripe.at + kStripe) end--;
+  const typename Kv::T* const* ahead_keys = stripe.values;
+  const typename Kv::T* const* ahead_values = next.keys;
+  for (int64_t blocks = (end - row + Simd::kRows - 1) / Simd::kRows; blocks > 0; blocks--) {
+    const int64_t count = (end - row + blocks - 1) / blocks;
+    attend_some_rows<Simd::kRows>(count, args, shape, s, sums, row, stripe, ahead_keys, ahead_values);
+    row += count;
+    ahead_keys = stripe.keys;
+    ahead_values = stripe.values;
   }
 }
 
@@ -281,12 +369,15 @@ inline void merge_sums(const AttentionShape& shape, const float* split, float* t
   }
 }
 
+template <class Kv>
 inline void attention_begin(const AttentionArgs& args, const AttentionItem& item, const AttentionShape& shape, const AttentionScratch& s) {
   const int64_t dim = args.kv.head_dim;
+  const float scale = args.scale * Kv::kFactor;
   for (int64_t row = 0; row < shape.rows; row++) {
     const int64_t token = item.token_begin + row / shape.group;
     const int64_t head = item.kv_head * shape.group + row % shape.group;
-    __builtin_memcpy(s.query + row * shape.padded, args.q + (token * args.heads + head) * dim, static_cast<uint64_t>(dim) * 4);
+    const float* q = args.q + (token * args.heads + head) * dim;
+    for (int64_t d = 0; d < dim; d++) s.query[d * shape.query_stride + row] = q[d] * scale;
     s.positions[row] = args.positions[token];
     s.slopes[row] = args.slopes ? args.slopes[head] : 0;
   }
@@ -313,24 +404,20 @@ inline void attention_end(const AttentionArgs& args, const AttentionItem& item, 
   }
 }
 
-// The tiles of one split, in ascending order.
+// The stripes of one split, in ascending order.
 template <class Kv>
 inline void attend_split(const AttentionArgs& args, const AttentionItem& item, const AttentionShape& shape, const AttentionScratch& s, int64_t split, float* sums) {
   const int32_t* table = args.block_tables + item.sequence * args.max_blocks_per_seq;
-  const int64_t last = args.positions[item.token_end - 1];
-  const int64_t first = max_i64(first_visible(args, args.positions[item.token_begin]) / kTile * kTile, split * kSplit);
-  const int64_t end = min_i64(last + 1, (split + 1) * kSplit);
-  if (args.kv.unit != kTile) {
-    for (int64_t at = first; at < end; at += kTile) {
-      attend_tile<Kv>(args, shape, s, sums, at, gather_tile<Kv>(args.kv, table, item.kv_head, at, min_i64(kTile, last + 1 - at), s.tile));
-    }
-    return;
-  }
-  TilePlace here = {first / args.kv.block_size, first % args.kv.block_size / kTile};
-  for (int64_t at = first; at < end; at += kTile) {
-    TilePlace next = here;
-    if (at + kTile <= last) next = here.unit + 1 < args.kv.units ? TilePlace{here.entry, here.unit + 1} : TilePlace{here.entry + 1, 0};
-    attend_tile<Kv>(args, shape, s, sums, at, tile_in_block<Kv>(args.kv, table, item.kv_head, here, next));
+  const int64_t first = first_visible(args, args.positions[item.token_begin]), end = args.positions[item.token_end - 1] + 1;
+  const int64_t begin = max_i64(first / kStripe * kStripe, split * kSplit), stop = min_i64(end, (split + 1) * kSplit);
+  if (begin >= stop) return;
+  const bool in_place = args.kv.unit == kTile;
+  Stripe<Kv> here = find_stripe<Kv>(args.kv, table, item.kv_head, begin, first, end, s.tiles);
+  for (int64_t at = begin; at < stop; at += kStripe) {
+    Stripe<Kv> next = here;
+    if (in_place && at + kStripe < end) next = find_stripe<Kv>(args.kv, table, item.kv_head, at + kStripe, first, end, s.tiles);
+    attend_stripe(args, shape, s, sums, here, next);
+    if (!in_place && at + kStripe < stop) next = find_stripe<Kv>(args.kv, table, item.kv_head, at + kStripe, first, end, s.tiles);
     here = next;
   }
 }
@@ -339,7 +426,7 @@ template <class Kv>
 inline void attend(const AttentionArgs& args, const AttentionItem& item, void* scratch) {
   const AttentionShape shape = attention_shape(args, item);
   const AttentionScratch s = attention_scratch(scratch, shape);
-  attention_begin(args, item, shape, s);
+  attention_begin<Kv>(args, item, shape, s);
   if (!item.partials) clear_sums(shape, s.total);
   // Splits before a window are empty.
   const int64_t begin = item.partials ? item.split_begin : max_i64(item.split_begin, first_visible(args, args.positions[item.token_begin]) / kSplit);

@@ -33,11 +33,16 @@ inline F load_partial_or(const float* p, int64_t count, float rest) {
 inline float reduce_add(F x) { return Simd::reduce_add(x); }
 inline float reduce_max(F x) { return Simd::reduce_max(x); }
 
-// exp(x), error below 2 units in the last place; 0 below -87.3 (no denormals), +inf above 88.7. x must not be NaN.
-// Cody-Waite reduction to |r| <= ln2/2 and the Taylor polynomial, whose remainder there is below 2^-25.
-inline F exp(F x) {
-  const F n = Simd::round(Simd::mul(Simd::min(Simd::max(x, Simd::set1(-87.3f)), Simd::set1(88.7f)), Simd::set1(1.44269504f)));
-  F r = Simd::fma(n, Simd::set1(-0.693359375f), Simd::min(Simd::max(x, Simd::set1(-87.3f)), Simd::set1(88.7f)));
+// exp(x) is mantissa * 2^n, n integral: Cody-Waite reduction to |r| <= ln2/2 and the Taylor polynomial, whose remainder
+// there is below 2^-25. x in [-87.3, 88.7].
+struct Exponential {
+  F mantissa;
+  F n;
+};
+
+inline Exponential exponential(F x) {
+  const F n = Simd::round(Simd::mul(x, Simd::set1(1.44269504f)));
+  F r = Simd::fma(n, Simd::set1(-0.693359375f), x);
   r = Simd::fma(n, Simd::set1(2.12194440e-4f), r);
   F p = Simd::set1(1.0f / 5040);
   p = Simd::fma(p, r, Simd::set1(1.0f / 720));
@@ -46,13 +51,23 @@ inline F exp(F x) {
   p = Simd::fma(p, r, Simd::set1(1.0f / 6));
   p = Simd::fma(p, r, Simd::set1(0.5f));
   p = Simd::fma(Simd::mul(r, r), p, r);
+  return {Simd::add(p, Simd::set1(1.0f)), n};
+}
+
+// exp(x), error below 2 units in the last place; 0 below -87.3 (no denormals), +inf above 88.7. x must not be NaN.
+inline F exp(F x) {
+  const Exponential e = exponential(Simd::min(Simd::max(x, Simd::set1(-87.3f)), Simd::set1(88.7f)));
   // 2^128 is not a float: scale in two steps.
-  const F half = Simd::round(Simd::mul(n, Simd::set1(0.5f)));
-  const F scale = Simd::exp2i(half);
-  const F rest = Simd::exp2i(Simd::sub(n, half));
-  const F y = Simd::mul(Simd::mul(Simd::add(p, Simd::set1(1.0f)), scale), rest);
+  const F half = Simd::round(Simd::mul(e.n, Simd::set1(0.5f)));
+  const F y = Simd::mul(Simd::mul(e.mantissa, Simd::exp2i(half)), Simd::exp2i(Simd::sub(e.n, half)));
   const F low = Simd::select(Simd::less(x, Simd::set1(-87.3f)), Simd::zero(), y);
   return Simd::select(Simd::less(Simd::set1(88.7f), x), Simd::set1(__builtin_inff()), low);
+}
+
+// The same for x <= 0, at less work.
+inline F exp_not_positive(F x) {
+  const Exponential e = exponential(Simd::max(x, Simd::set1(-87.3f)));
+  return Simd::select(Simd::less(x, Simd::set1(-87.3f)), Simd::zero(), Simd::mul(e.mantissa, Simd::exp2i(e.n)));
 }
 
 inline float to_float(uint32_t bits) {

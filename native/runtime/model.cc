@@ -36,9 +36,9 @@ int64_t total_rows(const std::vector<Model::FilePart>& parts) {
 Model::Model(const KernelTable& kernels, Program program, const KvShape& kv, const Limits& limits, int threads, bool pin)
     : kernels_(kernels), program_(std::move(program)), kv_(kv), limits_(limits), weights_(program_.values.size()), row_scratch_(static_cast<size_t>(std::max(1, threads))), team_(threads, pin) {
   check_program();
-  const KvLayer empty = kv_layer(kv_.type, kv_.block_size, kv_.kv_heads, kv_.head_dim, nullptr, nullptr);
-  keys_ = Region(static_cast<size_t>(kv_.layers * empty.key_bytes(kv_.num_blocks)), "the KV cache");
-  values_ = Region(static_cast<size_t>(kv_.layers * empty.value_bytes(kv_.num_blocks)), "the KV cache");
+  const KvLayer empty = kv_layer(kv_.type, kv_.block_size, kv_.num_blocks, kv_.kv_heads, kv_.head_dim, nullptr, nullptr);
+  keys_ = Region(static_cast<size_t>(kv_.layers * empty.key_bytes()), "the KV cache");
+  values_ = Region(static_cast<size_t>(kv_.layers * empty.value_bytes()), "the KV cache");
   arena_ = std::make_shared<Region>(static_cast<size_t>(program_.arena_bytes), "activations");
   thread_scratch_bytes_ = static_cast<int64_t>(aligned(std::max(attention_scratch_bytes(kv_.head_dim), kv_.kv_heads * kv_.head_dim * 4)));
   thread_scratch_ = Region(static_cast<size_t>(thread_scratch_bytes_ * team_.members()), "thread scratch");
@@ -236,9 +236,9 @@ Rows Model::rows(int32_t value) const { return program_.values[static_cast<size_
 // ---- KV
 
 KvLayer Model::layer(int64_t index) const {
-  KvLayer kv = kv_layer(kv_.type, kv_.block_size, kv_.kv_heads, kv_.head_dim, keys_.data(), values_.data());
-  kv.keys += index * kv.key_bytes(kv_.num_blocks);
-  kv.values += index * kv.value_bytes(kv_.num_blocks);
+  KvLayer kv = kv_layer(kv_.type, kv_.block_size, kv_.num_blocks, kv_.kv_heads, kv_.head_dim, keys_.data(), values_.data());
+  kv.keys += index * kv.key_bytes();
+  kv.values += index * kv.value_bytes();
   return kv;
 }
 

@@ -21,9 +21,9 @@ Cache make_cache(const KernelTable& kernels, KvType type, int64_t length, int64_
   cache.table.resize(static_cast<size_t>(blocks));
   std::iota(cache.table.begin(), cache.table.end(), 0);
   for (int64_t i = blocks - 1; i > 0; i--) std::swap(cache.table[static_cast<size_t>(i)], cache.table[static_cast<size_t>(random.below(i + 1))]);
-  cache.layer = kv_layer(type, block_size, kv_heads, head_dim, nullptr, nullptr);
-  cache.keys.resize(static_cast<size_t>(cache.layer.key_bytes(blocks) + 256));
-  cache.values.resize(static_cast<size_t>(cache.layer.value_bytes(blocks) + 256));
+  cache.layer = kv_layer(type, block_size, blocks, kv_heads, head_dim, nullptr, nullptr);
+  cache.keys.resize(static_cast<size_t>(cache.layer.key_bytes() + 256));
+  cache.values.resize(static_cast<size_t>(cache.layer.value_bytes() + 256));
   cache.layer.keys = cache.keys.data();
   cache.layer.values = cache.values.data();
   Random content(3);
