@@ -1,11 +1,11 @@
 // What the addon exports: the Model class, and questions about the machine.
 #include <napi.h>
 
-#include "../runtime/cores.h"
 #include "../runtime/cpuid.h"
 #include "../runtime/measure.h"
 #include "arguments.h"
 #include "model_object.h"
+#include "program_reader.h"
 
 namespace mill {
 namespace {
@@ -29,7 +29,6 @@ Napi::Value cpu(const Napi::CallbackInfo& info) {
     for (const std::string& feature : cpu.features) features.Set(features.Length(), feature);
     result.Set("name", cpu.name);
     result.Set("features", features);
-    result.Set("availableCores", available_cores());
     result.Set("l1dBytes", static_cast<double>(cpu.l1d_bytes));
     result.Set("l2Bytes", static_cast<double>(cpu.l2_bytes));
     result.Set("l3Bytes", static_cast<double>(cpu.l3_bytes));
@@ -37,31 +36,42 @@ Napi::Value cpu(const Napi::CallbackInfo& info) {
   });
 }
 
-int thread_count(const Napi::Value& value) {
-  const int64_t threads = integer(value, "threads");
-  require(threads >= 1 && threads <= 1024, "threads is between 1 and 1024");
-  return static_cast<int>(threads);
-}
-
-// measureBandwidth(threads, bytes): GB/s
+// measureBandwidth(team, bytes): GB/s
 Napi::Value bandwidth(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
+    const TeamConfig config = read_team(object(info[0], "a team"));
     const int64_t bytes = integer(info[1], "bytes");
     require(bytes >= (1 << 20) && bytes <= (int64_t{1} << 36), "bytes is between 2^20 and 2^36");
-    ThreadTeam team(thread_count(info[0]), true);
+    ThreadTeam team(config.threads, config.placement);
     return Napi::Number::New(info.Env(), measure_bandwidth(team, static_cast<size_t>(bytes)));
   });
 }
 
-// measurePeak(isa, threads, kind): 10^9 operations a second
+// measurePeak(team, isa, kind): 10^9 operations a second
 Napi::Value peak(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
-    const KernelTable* kernels = find_isa(text(info[0], "isa"));
+    const TeamConfig config = read_team(object(info[0], "a team"));
+    const KernelTable* kernels = find_isa(text(info[1], "isa"));
     if (!kernels) throw Failure("isa_unsupported", "This processor cannot run the instruction set.");
     const int64_t kind = integer(info[2], "kind");
     require(kind >= 0 && kind <= 2, "a kind of arithmetic is known");
-    ThreadTeam team(thread_count(info[1]), true);
+    ThreadTeam team(config.threads, config.placement);
     return Napi::Number::New(info.Env(), measure_peak(team, *kernels, static_cast<int>(kind)));
+  });
+}
+
+// measureTeam(team, idleUs): {barrierUs, runUs}
+Napi::Value team(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const TeamConfig config = read_team(object(info[0], "a team"));
+    const int64_t idle = integer(info[1], "idleUs");
+    require(idle >= 0 && idle <= 1000000, "idleUs is between 0 and 10^6");
+    ThreadTeam team(config.threads, config.placement);
+    const TeamTimes times = measure_team(team, std::chrono::microseconds(idle));
+    Napi::Object result = Napi::Object::New(info.Env());
+    result.Set("barrierUs", times.barrier_us);
+    result.Set("runUs", times.run_us);
+    return result;
   });
 }
 
@@ -71,6 +81,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("cpu", Napi::Function::New(env, cpu));
   exports.Set("measureBandwidth", Napi::Function::New(env, bandwidth));
   exports.Set("measurePeak", Napi::Function::New(env, peak));
+  exports.Set("measureTeam", Napi::Function::New(env, team));
   return exports;
 }
 

@@ -105,17 +105,16 @@ Napi::Function ModelObject::define(Napi::Env env) {
                       InstanceMethod<&ModelObject::close>("close")});
 }
 
-// new Model({isa, threads, pin, values, calls, attrs, logits, vocab, arenaBytes, kv, limits})
+// new Model({isa, threads, places, ownsThread, values, calls, attrs, logits, vocab, arenaBytes, kv, limits})
 ModelObject::ModelObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ModelObject>(info) {
   guarded(info.Env(), [&] {
     const Napi::Object config = object(info[0], "the configuration");
     const std::string isa = text(config.Get("isa"), "isa");
     const KernelTable* kernels = find_isa(isa);
     if (!kernels) throw Failure("isa_unsupported", "This processor cannot run the instruction set " + isa + ".");
-    const int64_t threads = integer(config.Get("threads"), "threads");
-    require(threads >= 1 && threads <= 1024, "threads is between 1 and 1024");
+    const TeamConfig team = read_team(config);
     model_ = std::make_unique<Model>(*kernels, read_program(config), read_kv_shape(object(config.Get("kv"), "kv")), read_limits(object(config.Get("limits"), "limits")),
-                                     static_cast<int>(threads), config.Get("pin").ToBoolean());
+                                     team.threads, team.placement);
     return info.Env().Undefined();
   });
 }

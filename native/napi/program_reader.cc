@@ -5,6 +5,12 @@
 namespace mill {
 namespace {
 
+int place_number(const Napi::Value& value) {
+  const int64_t number = integer(value, "a number of a place");
+  require(number >= 0 && number <= 65535, "a number of a place is within its range");
+  return static_cast<int>(number);
+}
+
 // Numbers taken one after the other from an array; running out is an error.
 class Reader {
  public:
@@ -85,6 +91,25 @@ KvShape read_kv_shape(const Napi::Object& kv) {
 
 Limits read_limits(const Napi::Object& limits) {
   return {integer(limits.Get("tokens"), "tokens"), integer(limits.Get("sequences"), "sequences"), integer(limits.Get("logitRows"), "logitRows")};
+}
+
+TeamConfig read_team(const Napi::Object& config) {
+  const int64_t threads = integer(config.Get("threads"), "threads");
+  require(threads >= 1 && threads <= 1024, "threads is between 1 and 1024");
+  require(config.Get("places").IsArray(), "places are an array");
+  const Napi::Array places = config.Get("places").As<Napi::Array>();
+  require(places.Length() == 0 || places.Length() == threads, "every thread has a place, or none");
+  TeamConfig team{static_cast<int>(threads), {}};
+  team.placement.bind_caller = config.Get("ownsThread").ToBoolean();
+  for (uint32_t member = 0; member < places.Length(); member++) {
+    const Napi::Object place = object(places.Get(member), "a place");
+    require(place.Get("cpus").IsArray(), "the CPUs of a place are an array");
+    const Napi::Array cpus = place.Get("cpus").As<Napi::Array>();
+    std::vector<int>& own = team.placement.cpus.emplace_back();
+    for (uint32_t i = 0; i < cpus.Length(); i++) own.push_back(place_number(cpus.Get(i)));
+    team.placement.nodes.push_back(place_number(place.Get("node")));
+  }
+  return team;
 }
 
 }  // namespace mill

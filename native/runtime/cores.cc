@@ -1,88 +1,74 @@
 #include "cores.h"
 
-#include <cmath>
-#include <fstream>
-#include <sstream>
-#include <string>
+#include <algorithm>
 #include <thread>
 
 #if defined(__linux__)
 #include <sched.h>
+#include <unistd.h>
 #endif
 
 namespace mill {
+namespace {
 
-std::vector<int> allowed_cores() {
-  std::vector<int> cores;
 #if defined(__linux__)
-  // Larger than cpu_set_t's 1024, which a big machine refuses.
-  constexpr int kMost = 8192;
+// Larger than cpu_set_t's 1024, which a big machine refuses.
+constexpr int kMost = 8192;
+
+// `thread` as of gettid(); 0 = the calling one.
+std::vector<int> cpus_of(pid_t thread) {
+  std::vector<int> cpus;
   cpu_set_t* set = CPU_ALLOC(kMost);
   const size_t bytes = CPU_ALLOC_SIZE(kMost);
-  if (set && sched_getaffinity(0, bytes, set) == 0) {
-    for (int core = 0; core < kMost; core++) {
-      if (CPU_ISSET_S(static_cast<size_t>(core), bytes, set)) cores.push_back(core);
+  if (set && sched_getaffinity(thread, bytes, set) == 0) {
+    for (int cpu = 0; cpu < kMost; cpu++) {
+      if (CPU_ISSET_S(static_cast<size_t>(cpu), bytes, set)) cpus.push_back(cpu);
     }
   }
   CPU_FREE(set);
+  return cpus;
+}
+
+// The main thread's number is the process's.
+std::vector<int> process_cpus() { return cpus_of(getpid()); }
+#else
+std::vector<int> process_cpus() { return {}; }
 #endif
-  return cores;
-}
-
-namespace {
-
-double tighter(double a, double b) { return a == 0 ? b : b == 0 ? a : std::min(a, b); }
-
-double quota_v2(const std::string& folder) {
-  std::ifstream file(folder + "/cpu.max");
-  double quota = 0, period = 0;
-  return file >> quota >> period && period > 0 ? quota / period : 0;
-}
-
-double quota_v1() {
-  std::ifstream quota_file("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), period_file("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-  double quota = 0, period = 0;
-  return quota_file >> quota && period_file >> period && quota > 0 && period > 0 ? quota / period : 0;
-}
 
 }  // namespace
 
-double cpu_quota() {
-  double quota = tighter(quota_v1(), quota_v2("/sys/fs/cgroup"));
-  std::ifstream own("/proc/self/cgroup");
-  for (std::string line; std::getline(own, line);) {
-    if (line.rfind("0::/", 0) != 0) continue;
-    std::string folder = "/sys/fs/cgroup";
-    std::stringstream parts(line.substr(4));
-    for (std::string part; std::getline(parts, part, '/');) {
-      if (part.empty() || part == "..") continue;
-      folder += "/" + part;
-      quota = tighter(quota, quota_v2(folder));
-    }
-  }
-  return quota;
-}
-
 int available_cores() {
-  const size_t allowed = allowed_cores().size();
-  const double cores = allowed > 0 ? static_cast<double>(allowed) : std::max(1u, std::thread::hardware_concurrency());
-  const double quota = cpu_quota();
-  return std::max(1, static_cast<int>(quota > 0 ? std::min(cores, std::ceil(quota)) : cores));
+  const size_t allowed = process_cpus().size();
+  return allowed > 0 ? static_cast<int>(allowed) : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
-void bind_to_core(int core) {
+std::vector<int> thread_cpus() {
 #if defined(__linux__)
-  constexpr int kMost = 8192;
+  return cpus_of(0);
+#else
+  return {};
+#endif
+}
+
+void bind_thread(const std::vector<int>& cpus) {
+#if defined(__linux__)
   cpu_set_t* set = CPU_ALLOC(kMost);
   if (!set) return;
   const size_t bytes = CPU_ALLOC_SIZE(kMost);
   CPU_ZERO_S(bytes, set);
-  CPU_SET_S(static_cast<size_t>(core), bytes, set);
+  for (const int cpu : cpus) {
+    if (cpu >= 0 && cpu < kMost) CPU_SET_S(static_cast<size_t>(cpu), bytes, set);
+  }
   sched_setaffinity(0, bytes, set);
   CPU_FREE(set);
 #else
-  static_cast<void>(core);
+  static_cast<void>(cpus);
 #endif
+}
+
+void unbind_thread() {
+  const std::vector<int> cpus = process_cpus();
+  if (!cpus.empty()) bind_thread(cpus);
 }
 
 }  // namespace mill

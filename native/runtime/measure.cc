@@ -10,7 +10,8 @@
 namespace mill {
 namespace {
 
-double seconds_of(ThreadTeam& team, const std::function<void(int)>& work) {
+template <class Work>
+double seconds_of(ThreadTeam& team, const Work& work) {
   const auto begin = std::chrono::steady_clock::now();
   team.run(work);
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -41,6 +42,28 @@ double measure_bandwidth(ThreadTeam& team, size_t bytes) {
     best = std::max(best, static_cast<double>(words) * 8 * team.members() / seconds / 1e9);
   }
   return best;
+}
+
+TeamTimes measure_team(ThreadTeam& team, std::chrono::microseconds idle) {
+  constexpr int kBarriers = 1000, kRuns = 101;
+  const auto median = [](std::vector<double>& times) {
+    std::sort(times.begin(), times.end());
+    return times[times.size() / 2] * 1e6;
+  };
+  std::vector<double> barriers, runs;
+  for (int i = 0; i < kRuns; i++) {
+    barriers.push_back(seconds_of(team, [&](int) {
+                         for (int b = 0; b < kBarriers; b++) team.barrier();
+                       }) /
+                       kBarriers);
+  }
+  for (int i = 0; i < kRuns; i++) {
+    // Not asleep, as the thread that makes steps is not.
+    const auto end = std::chrono::steady_clock::now() + idle;
+    while (std::chrono::steady_clock::now() < end) continue;
+    runs.push_back(seconds_of(team, [](int) {}));
+  }
+  return {median(barriers), median(runs)};
 }
 
 double measure_peak(ThreadTeam& team, const KernelTable& kernels, int kind) {

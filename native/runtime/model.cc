@@ -4,6 +4,7 @@
 
 #include "convert.h"
 #include "failure.h"
+#include "numa.h"
 
 namespace mill {
 namespace {
@@ -33,13 +34,18 @@ int64_t total_rows(const std::vector<Model::FilePart>& parts) {
 
 }  // namespace
 
-Model::Model(const KernelTable& kernels, Program program, const KvShape& kv, const Limits& limits, int threads, bool pin)
-    : kernels_(kernels), program_(std::move(program)), kv_(kv), limits_(limits), weights_(program_.values.size()), row_scratch_(static_cast<size_t>(std::max(1, threads))), team_(threads, pin) {
+Model::Model(const KernelTable& kernels, Program program, const KvShape& kv, const Limits& limits, int threads, const Placement& placement)
+    : kernels_(kernels), program_(std::move(program)), kv_(kv), limits_(limits), weights_(program_.values.size()), row_scratch_(static_cast<size_t>(std::max(1, threads))), numa_(several_nodes(placement.nodes)), team_(threads, placement) {
   check_program();
   const KvLayer empty = kv_layer(kv_.type, kv_.block_size, kv_.num_blocks, kv_.kv_heads, kv_.head_dim, nullptr, nullptr);
   keys_ = Region(static_cast<size_t>(kv_.layers * empty.key_bytes()), "the KV cache");
   values_ = Region(static_cast<size_t>(kv_.layers * empty.value_bytes()), "the KV cache");
   arena_ = std::make_shared<Region>(static_cast<size_t>(program_.arena_bytes), "activations");
+  // Any member may read any sequence.
+  if (numa_) {
+    interleave(keys_.data(), keys_.bytes(), placement.nodes);
+    interleave(values_.data(), values_.bytes(), placement.nodes);
+  }
   thread_scratch_bytes_ = static_cast<int64_t>(aligned(std::max(attention_scratch_bytes(kv_.head_dim), kv_.kv_heads * kv_.head_dim * 4)));
   thread_scratch_ = Region(static_cast<size_t>(thread_scratch_bytes_ * team_.members()), "thread scratch");
   size_partials();
@@ -83,7 +89,7 @@ void Model::load_linear(int32_t value, const std::vector<FilePart>& parts, int64
       end -= part.rows;
     }
   };
-  slot.linear = pack_linear(team_, map_parts(parts, width), width, type, drop);
+  slot.linear = pack_linear(team_, map_parts(parts, width), width, type, {numa_, drop});
   slot.rows = total_rows(parts);
   slot.width = width;
   slot.loaded = true;
@@ -126,6 +132,11 @@ void Model::map_packed(int32_t value, const std::string& path, uint64_t offset, 
   const bool first = std::find(kept_files_.begin(), kept_files_.end(), path) == kept_files_.end();
   if (first) file(path).keep();
   slot.linear = view_packed(file(path).range(offset, packed_bytes(rows, width, type)), rows, width, type);
+  // The pages of a file lie where somebody first read it.
+  if (numa_) {
+    slot.linear = copy_packed(team_, slot.linear);
+    file(path).drop(offset, packed_bytes(rows, width, type));
+  }
   slot.rows = rows;
   slot.width = width;
   slot.loaded = true;
@@ -161,7 +172,7 @@ void Model::save_packed(const std::string& temporary, const std::string& path, s
 
 void Model::set_linear(int32_t value, const float* data, int64_t rows, int64_t width, WeightType type) {
   Weight& slot = weight_slot(value);
-  slot.linear = pack_linear(team_, {{"given", reinterpret_cast<const uint8_t*>(data), WeightType::f32, rows}}, width, type);
+  slot.linear = pack_linear(team_, {{"given", reinterpret_cast<const uint8_t*>(data), WeightType::f32, rows}}, width, type, {numa_, {}});
   slot.rows = rows;
   slot.width = width;
   slot.loaded = true;

@@ -20,7 +20,7 @@ namespace mill {
 class Model {
  public:
   // Checks the program as if it came from a stranger; throws Failure(assertion) naming the rule it breaks.
-  Model(const KernelTable& kernels, Program program, const KvShape& kv, const Limits& limits, int threads, bool pin);
+  Model(const KernelTable& kernels, Program program, const KvShape& kv, const Limits& limits, int threads, const Placement& placement = {});
 
   struct FilePart {
     std::string name;
@@ -192,6 +192,7 @@ class Model {
   double* marks_ = nullptr;
   // Of the attention calls of a run, even and odd ones: one is taken from while the other is set back.
   alignas(64) std::atomic<size_t> next_work_[2]{};
+  const bool numa_;  // members are on several nodes
   // Last: its threads end before what they use goes.
   ThreadTeam team_;
 };

@@ -5,16 +5,10 @@
 
 #include "failure.h"
 #include "model.h"
+#include "share.h"
 
 namespace mill {
 namespace {
-
-struct Range {
-  int64_t begin;
-  int64_t end;
-};
-
-Range share_of(int64_t count, int member, int members) { return {count * member / members, count * (member + 1) / members}; }
 
 // Elements in whole cache lines, so that no two members write to one.
 Range share_of_elements(int64_t count, int member, int members) {

@@ -9,6 +9,7 @@
 #include "convert.h"
 #include "failure.h"
 #include "mapped_file.h"
+#include "numa.h"
 
 namespace mill {
 namespace {
@@ -317,7 +318,7 @@ LinearWeight view_packed(const uint8_t* bytes, int64_t n, int64_t k, WeightType 
   return {{type, n, k, padded_k(type, k), bytes, scales, sums}, bytes, Region()};
 }
 
-LinearWeight pack_linear(ThreadTeam& team, const std::vector<WeightPart>& parts, int64_t k, WeightType type, const RowsDone& done) {
+LinearWeight pack_linear(ThreadTeam& team, const std::vector<WeightPart>& parts, int64_t k, WeightType type, const PackOptions& options) {
   int64_t n = 0;
   for (const WeightPart& part : parts) n += part.rows;
   Region memory(packed_bytes(n, k, type), "weights");
@@ -325,6 +326,7 @@ LinearWeight pack_linear(ThreadTeam& team, const std::vector<WeightPart>& parts,
   weight.memory = std::move(memory);
   const Layout layout = layout_of(n, k, type);
   const int64_t panels = weight.packed.panels();
+  if (options.by_node) touch_shares(team, weight.memory.data(), panels, panel_bytes(type, weight.packed.k_padded), static_cast<int64_t>(layout.bytes));
   const int64_t grab = std::max<int64_t>(1, kGrabBytes / (kPanel * k * 2)), slice = std::max<int64_t>(grab, kSliceBytes / (kPanel * k * 2));
   for (int64_t from = 0; from < panels; from += slice) {
     const int64_t to = std::min(panels, from + slice);
@@ -337,9 +339,22 @@ LinearWeight pack_linear(ThreadTeam& team, const std::vector<WeightPart>& parts,
         for (int64_t panel = begin; panel < end; panel++) pack_panel(parts, weight, layout, panel, rows.data());
       }
     });
-    if (done) done(from * kPanel, std::min(n, to * kPanel));
+    if (options.done) options.done(from * kPanel, std::min(n, to * kPanel));
   }
   return weight;
+}
+
+LinearWeight copy_packed(ThreadTeam& team, const LinearWeight& weight) {
+  const PackedLinear& p = weight.packed;
+  const int64_t bytes = static_cast<int64_t>(packed_bytes(p.n, p.k, p.type));
+  Region memory(static_cast<size_t>(bytes), "weights");
+  team.run([&](int member) {
+    const Range own = pages_of_share(p.panels(), panel_bytes(p.type, p.k_padded), bytes, member, team.members());
+    std::memcpy(memory.data() + own.begin, weight.bytes + own.begin, static_cast<size_t>(own.end - own.begin));
+  });
+  LinearWeight copy = view_packed(memory.data(), p.n, p.k, p.type);
+  copy.memory = std::move(memory);
+  return copy;
 }
 
 void widen_parts(const std::vector<WeightPart>& parts, int64_t width, float* out) {

@@ -15,6 +15,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "cores.h"
 #include "failure.h"
 
 namespace mill {
@@ -85,6 +86,8 @@ int PackedWriter::reserve() const {
 
 void PackedWriter::write() {
   lower_priority();
+  // It is made by a thread that may be bound.
+  unbind_thread();
   bool whole = true;
   std::chrono::nanoseconds rest{0};
   for (uint64_t begin = 0; whole && begin < bytes_; begin += kWindow) {

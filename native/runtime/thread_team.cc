@@ -1,74 +1,62 @@
 #include "thread_team.h"
 
-#include <algorithm>
-#include <chrono>
+#include <string>
+#include <system_error>
+#include <utility>
 
 #include "cores.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "failure.h"
 
 namespace mill {
 namespace {
 
-// How long a member spins before it sleeps: longer than it usually waits for the others at the end of an op. More would be
-// paid on a busy machine, where a spinning thread uses up the time slice that the one it waits for needs.
-constexpr std::chrono::microseconds kSpinTime{20};
-
-inline void relax() {
-#if defined(__x86_64__)
-  _mm_pause();
-#elif defined(__aarch64__)
-  __asm__ __volatile__("yield");
-#endif
-}
-
-// A pause takes anything from 5 to 150 cycles, depending on the processor.
-int spins_in(std::chrono::nanoseconds time) {
-  constexpr int kSample = 200;
-  const auto start = std::chrono::steady_clock::now();
-  for (int i = 0; i < kSample; i++) relax();
-  const auto taken = std::max<int64_t>(1, (std::chrono::steady_clock::now() - start).count());
-  return static_cast<int>(std::clamp<int64_t>(time.count() * kSample / taken, 50, 20000));
-}
+// Longer than members usually wait for each other at the end of an op. More would be paid on a busy machine, where a
+// spinning thread uses up the time slice that the one it waits for needs.
+constexpr std::chrono::microseconds kBarrierSpin{20};
+// Longer than usually passes between two runs of steps in a row: waking a thread takes some 50 us on virtual machines.
+constexpr std::chrono::microseconds kIdleSpin{200};
 
 }  // namespace
 
-ThreadTeam::ThreadTeam(int members, bool pin) : members_(members < 1 ? 1 : members), errors_(static_cast<size_t>(members_)) {
-  const std::vector<int> cores = allowed_cores();
+ThreadTeam::ThreadTeam(int members, const Placement& placement) : members_(members < 1 ? 1 : members), errors_(static_cast<size_t>(members_)) {
   // With more members than cores a spinning thread keeps from running the one it waits for.
   const bool crowded = members_ > available_cores();
-  spins_ = crowded ? 0 : spins_in(kSpinTime);
-  const bool bind = pin && !crowded && static_cast<int>(cores.size()) >= members_;
-  for (int member = 1; member < members_; member++) {
-    threads_.emplace_back(&ThreadTeam::loop, this, member, bind ? cores[static_cast<size_t>(member)] : -1);
+  barrier_spin_ = crowded ? std::chrono::nanoseconds{0} : kBarrierSpin;
+  idle_spin_ = crowded ? std::chrono::nanoseconds{0} : kIdleSpin;
+  const std::vector<int> anywhere;
+  const auto cpus = [&](int member) -> const std::vector<int>& {
+    return placement.cpus.empty() ? anywhere : placement.cpus[static_cast<size_t>(member)];
+  };
+  try {
+    for (int member = 1; member < members_; member++) threads_.emplace_back(&ThreadTeam::loop, this, member, cpus(member));
+  } catch (const std::system_error& error) {
+    end();
+    throw Failure("out_of_memory", "Cannot start " + std::to_string(members_) + " threads: " + error.what() + ".");
   }
+  // Last: threads begin with the CPUs of who makes them.
+  if (!placement.bind_caller || cpus(0).empty()) return;
+  caller_cpus_ = thread_cpus();
+  bind_thread(cpus(0));
 }
 
 ThreadTeam::~ThreadTeam() {
+  end();
+  if (!caller_cpus_.empty()) bind_thread(caller_cpus_);
+}
+
+void ThreadTeam::end() {
   stop_.store(true);
-  generation_.fetch_add(1);
-  generation_.notify_all();
+  started_.signal();
   for (std::thread& thread : threads_) thread.join();
 }
 
-void ThreadTeam::run(const std::function<void(int)>& work) {
-  if (members_ == 1) return work(0);
-  work_ = &work;
+void ThreadTeam::run_all(Task task) {
+  task_ = task;
   running_.store(static_cast<uint32_t>(members_ - 1), std::memory_order_relaxed);
-  generation_.fetch_add(1, std::memory_order_seq_cst);
-  if (sleepers_.load(std::memory_order_seq_cst) > 0) generation_.notify_all();
+  const uint32_t finished = finished_.value();
+  started_.signal();
   finish(0);
-  for (int spin = 0; running_.load(std::memory_order_acquire) != 0;) {
-    if (spin++ < spins_) {
-      relax();
-      continue;
-    }
-    const uint32_t left = running_.load(std::memory_order_acquire);
-    if (left != 0) running_.wait(left, std::memory_order_acquire);
-  }
-  work_ = nullptr;
+  finished_.wait(finished, barrier_spin_);
   for (std::exception_ptr& error : errors_) {
     if (error) std::rethrow_exception(std::exchange(error, nullptr));
   }
@@ -76,44 +64,28 @@ void ThreadTeam::run(const std::function<void(int)>& work) {
 
 void ThreadTeam::finish(int member) {
   try {
-    (*work_)(member);
+    task_.call(task_.work, member);
   } catch (...) {
     errors_[static_cast<size_t>(member)] = std::current_exception();
   }
 }
 
-void ThreadTeam::loop(int member, int core) {
-  if (core >= 0) bind_to_core(core);
-  uint32_t seen = 0;
-  for (;;) {
-    for (int spin = 0; spin < spins_ && generation_.load(std::memory_order_acquire) == seen; spin++) relax();
-    if (generation_.load(std::memory_order_acquire) == seen) {
-      sleepers_.fetch_add(1, std::memory_order_seq_cst);
-      generation_.wait(seen, std::memory_order_seq_cst);
-      sleepers_.fetch_sub(1, std::memory_order_seq_cst);
-      continue;
-    }
-    seen++;
+void ThreadTeam::loop(int member, const std::vector<int>& cpus) {
+  if (!cpus.empty()) bind_thread(cpus);
+  for (uint32_t seen = 0;; seen++) {
+    started_.wait(seen, idle_spin_);
     if (stop_.load()) return;
     finish(member);
-    if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) running_.notify_one();
+    if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) finished_.signal();
   }
 }
 
 void ThreadTeam::barrier() {
   if (members_ == 1) return;
-  const uint32_t phase = phase_.load(std::memory_order_acquire);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(members_)) {
-    arrived_.store(0, std::memory_order_relaxed);
-    phase_.store(phase + 1, std::memory_order_release);
-    phase_.notify_all();
-    return;
-  }
-  for (int spin = 0; spin < spins_; spin++) {
-    if (phase_.load(std::memory_order_acquire) != phase) return;
-    relax();
-  }
-  while (phase_.load(std::memory_order_acquire) == phase) phase_.wait(phase, std::memory_order_acquire);
+  const uint32_t passed = passed_.value();
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 < static_cast<uint32_t>(members_)) return passed_.wait(passed, barrier_spin_);
+  arrived_.store(0, std::memory_order_relaxed);
+  passed_.signal();
 }
 
 }  // namespace mill

@@ -26,7 +26,7 @@ std::vector<float> run_linear(const KernelTable& kernels, const PackedLinear& we
 
 void check_rows(const KernelTable& kernels, WeightType type, const Shape& shape) {
   Random random(static_cast<uint64_t>(shape.k));
-  ThreadTeam team(2, false);
+  ThreadTeam team(2);
   const std::vector<float> data = random.floats(shape.n * shape.k), x = random.floats(shape.m * shape.k), bias = random.floats(shape.n);
   const LinearWeight weight = pack_linear(team, {{"w", reinterpret_cast<const uint8_t*>(data.data()), WeightType::f32, shape.n}}, shape.k, type);
   const int64_t panels = weight.packed.panels();
@@ -54,7 +54,7 @@ TEST("linear: a row has the same bits whatever rows are with it") {
 
 TEST("linear int8: every level gives the same bits") {
   Random random(5);
-  ThreadTeam team(1, false);
+  ThreadTeam team(1);
   const int64_t m = 19, k = 333, n = 50;
   const std::vector<float> data = random.floats(n * k), x = random.floats(m * k);
   const LinearWeight weight = pack_linear(team, {{"w", reinterpret_cast<const uint8_t*>(data.data()), WeightType::f32, n}}, k, WeightType::i8);
@@ -66,7 +66,7 @@ TEST("linear int8: every level gives the same bits") {
 }
 
 TEST("packing refuses NaN and infinity and names the tensor") {
-  ThreadTeam team(2, false);
+  ThreadTeam team(2);
   for (const WeightType type : {WeightType::f32, WeightType::bf16, WeightType::f16, WeightType::i8, WeightType::i4_g32, WeightType::i4_g64, WeightType::i4_g128}) {
     for (const float bad : {__builtin_nanf(""), __builtin_inff()}) {
       std::vector<float> data(33 * 40, 0.5f);
@@ -84,7 +84,7 @@ TEST("packing refuses NaN and infinity and names the tensor") {
 }
 
 TEST("packing bf16 as it is and through fp32 gives the same bytes, and finds NaN alike") {
-  ThreadTeam team(2, false);
+  ThreadTeam team(2);
   Random random(8);
   const int64_t n = 50, k = 72;
   std::vector<uint16_t> narrow(static_cast<size_t>(n * k));
@@ -102,7 +102,7 @@ TEST("packing bf16 as it is and through fp32 gives the same bytes, and finds NaN
 }
 
 TEST("packing refuses values that the weight type cannot hold") {
-  ThreadTeam team(1, false);
+  ThreadTeam team(1);
   const std::vector<float> data(16, 1e30f);
   check_fails("weights_invalid", [&] { pack_linear(team, {{"w", reinterpret_cast<const uint8_t*>(data.data()), WeightType::f32, 4}}, 4, WeightType::f16); });
 }

@@ -156,7 +156,7 @@ void fill(Model& model, const OpCase& c) {
 }
 
 void run_case(const OpCase& c, const KernelTable& kernels) {
-  Model model(kernels, one_call(c), c.kv, {c.sizes[0], std::max<int64_t>(1, c.sizes[1]), std::max<int64_t>(1, c.sizes[2])}, 2, false);
+  Model model(kernels, one_call(c), c.kv, {c.sizes[0], std::max<int64_t>(1, c.sizes[1]), std::max<int64_t>(1, c.sizes[2])}, 2);
   fill(model, c);
   model.finish_loading();
   const std::vector<int32_t> zeros(static_cast<size_t>(std::max<int64_t>({c.sizes[0], c.sizes[1] + 1, c.sizes[2]})));

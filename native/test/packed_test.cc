@@ -20,7 +20,7 @@ namespace {
 
 // scale = absmax / 127, or 1; q = round(x / scale), ties to even; sums are 128 times the sum of a row.
 void check_int8(const std::vector<float>& data, int64_t n, int64_t k) {
-  ThreadTeam team(2, false);
+  ThreadTeam team(2);
   const LinearWeight weight = pack_linear(team, {{"w", reinterpret_cast<const uint8_t*>(data.data()), WeightType::f32, n}}, k, WeightType::i8);
   const int8_t* packed = static_cast<const int8_t*>(weight.packed.data);
   const int64_t padded = weight.packed.k_padded;
@@ -57,16 +57,16 @@ TEST("packing int8 follows its definition: ties, zeros, the smallest and the lar
 }
 
 TEST("packing goes through all of a weight larger than a slice, and says which rows are done") {
-  ThreadTeam team(2, false);
+  ThreadTeam team(2);
   const int64_t n = 40, k = 131072;
   std::vector<uint16_t> data(static_cast<size_t>(n * k));
   for (size_t i = 0; i < data.size(); i++) data[i] = float_to_bf16(static_cast<float>(i % 251));
   std::vector<int64_t> ends = {0};
   const LinearWeight weight = pack_linear(team, {{"w", reinterpret_cast<const uint8_t*>(data.data()), WeightType::bf16, n}}, k, WeightType::bf16,
-                                          [&](int64_t begin, int64_t end) {
-                                            check(begin == ends.back() && end > begin, "rows are reported in order");
-                                            ends.push_back(end);
-                                          });
+                                          {false, [&](int64_t begin, int64_t end) {
+                                             check(begin == ends.back() && end > begin, "rows are reported in order");
+                                             ends.push_back(end);
+                                           }});
   check(ends.back() == n, "not all rows were reported");
   const uint16_t* packed = static_cast<const uint16_t*>(weight.packed.data);
   for (const int64_t row : {int64_t{0}, int64_t{17}, n - 1}) {

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <fstream>
 #include <limits>
+#include <thread>
 
 #include "../runtime/cores.h"
 #include "../runtime/failure.h"
@@ -15,7 +16,7 @@ namespace {
 
 TEST("thread team: every member runs, and barriers order what they write") {
   for (const int members : {1, 2, 3, 9}) {
-    ThreadTeam team(members, members == 2);
+    ThreadTeam team(members);
     std::vector<int> seen(static_cast<size_t>(members)), sums(static_cast<size_t>(members));
     for (int round = 1; round <= 200; round++) {
       team.run([&](int member) {
@@ -34,7 +35,7 @@ TEST("thread team: every member runs, and barriers order what they write") {
 }
 
 TEST("thread team: an exception of a member reaches the caller, and the team goes on") {
-  ThreadTeam team(3, false);
+  ThreadTeam team(3);
   for (int bad = 0; bad < 3; bad++) {
     check_fails("internal", [&] {
       team.run([&](int member) {
@@ -47,10 +48,19 @@ TEST("thread team: an exception of a member reaches the caller, and the team goe
   check(count == 3, "not all members ran");
 }
 
-TEST("available cores are at least one and within the affinity mask") {
-  check(available_cores() >= 1, "no core");
-  check(allowed_cores().empty() || available_cores() <= static_cast<int>(allowed_cores().size()), "more than allowed");
+TEST("thread team: a pause between runs, in which the others sleep, loses no run") {
+  ThreadTeam team(2);
+  std::atomic<int> count{0};
+  for (int pause_us : {0, 50, 190, 200, 210, 1000, 0}) {
+    for (int i = 0; i < 5; i++) {
+      std::this_thread::sleep_for(std::chrono::microseconds(pause_us));
+      team.run([&](int) { count++; });
+    }
+  }
+  check(count == 70, "not all members ran each time");
 }
+
+TEST("there is a core") { check(available_cores() >= 1, "no core"); }
 
 // tokenIds -> embedding -> linear -> logits, with attention and rope beside it so that all step inputs matter.
 Program small_program() {
@@ -82,7 +92,7 @@ constexpr KvShape kSmallKv = {1, 1, 16, KvType::bf16, 16, 3};
 constexpr Limits kSmallLimits = {8, 2, 8};
 
 std::unique_ptr<Model> small_model(const Program& program) {
-  auto model = std::make_unique<Model>(*levels().front(), program, kSmallKv, kSmallLimits, 2, false);
+  auto model = std::make_unique<Model>(*levels().front(), program, kSmallKv, kSmallLimits, 2);
   Random random(1);
   model->set_dense(4, random.floats(20 * 16).data(), 20, 16);
   model->set_dense(5, random.floats(48 * 16).data(), 48, 16);
@@ -156,7 +166,7 @@ TEST("bad programs are refused") {
 TEST("weight files that lie are refused") {
   const std::string path = std::string(std::getenv("TMPDIR") ? std::getenv("TMPDIR") : "/tmp") + "/tokenmill_native_test.bin";
   std::ofstream(path, std::ios::binary) << std::string(100, '\0');
-  Model model(*levels().front(), small_program(), kSmallKv, kSmallLimits, 1, false);
+  Model model(*levels().front(), small_program(), kSmallKv, kSmallLimits, 1);
   const auto load = [&](const std::string& file, uint64_t offset, uint64_t bytes, int64_t rows) { model.load_linear(6, {{"w", file, offset, bytes, WeightType::f32, rows}}, 2, WeightType::bf16); };
   load(path, 20, 80, 10);
   check_fails("model_files_invalid", [&] { load(path, 24, 80, 10); });

@@ -79,6 +79,13 @@ export interface PackOptions {
   readonly packedStore?: PackedStore;
 }
 
+export interface ThreadPlace {
+  /** It may run on each of them; empty = anywhere. */
+  readonly cpus: readonly number[];
+  /** NUMA node whose memory is near. */
+  readonly node: number;
+}
+
 export interface LoadOptions extends PackOptions {
   readonly kvDType: KvDType;
   readonly blockSize: number;
@@ -88,6 +95,10 @@ export interface LoadOptions extends PackOptions {
   /** Most logit rows of one step (decode rows plus prompt_logprobs rows). */
   readonly maxLogitRows: number;
   readonly threads: number;
+  /** Where each thread runs; absent = where the system likes. */
+  readonly threadPlaces?: readonly ThreadPlace[];
+  /** The calling thread is there for this model alone, so that it may be bound to its place as the others are. */
+  readonly ownsThread?: boolean;
   /** Forced ISA level, for tests and `TOKENMILL_ISA`. */
   readonly isa?: string;
   /** Called as weights are packed. */

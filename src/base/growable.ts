@@ -3,6 +3,8 @@ export class GrowableInt32 {
   /** Backing store; only the first `length` elements mean anything. Replaced when it grows, so never keep a reference. */
   data: Int32Array;
   length = 0;
+  /** How often it was emptied: while this stays the same, elements are only added. */
+  clears = 0;
 
   constructor(capacity = 16) {
     this.data = new Int32Array(Math.max(1, capacity));
@@ -31,5 +33,6 @@ export class GrowableInt32 {
 
   clear(): void {
     this.length = 0;
+    this.clears++;
   }
 }

@@ -2,7 +2,7 @@
 import { constants } from 'node:fs';
 import { access, mkdir, statfs } from 'node:fs/promises';
 import { cpus } from 'node:os';
-import { type CpuMeasurements, cpuMeasurements } from '../backends/cpu/cpu_backend.ts';
+import { type CpuMeasurements, cpuMeasurements, type TeamMeasurements } from '../backends/cpu/cpu_backend.ts';
 import { version } from '../base/package_root.ts';
 import { parseCommandLine } from '../config/command_line.ts';
 import { FLAGS } from '../config/flags.ts';
@@ -10,10 +10,12 @@ import { formatBytes } from '../config/format.ts';
 import { helpText } from '../config/help.ts';
 import { inspectCgroup, inspectMachine } from '../config/machine.ts';
 import { resolveThreads } from '../config/resolve.ts';
+import { countCores, placeThreads } from '../config/topology.ts';
 import { createBackend } from '../executor/backends.ts';
 import { hubSettings } from '../hub/hub_settings.ts';
 import { findProblems } from './doctor_problems.ts';
 import { alignColumns } from './plan_text.ts';
+import { teamText } from './team_text.ts';
 
 const DOCTOR_FLAGS = {
   threads: { ...FLAGS.threads, group: 'own' },
@@ -44,6 +46,7 @@ export interface DoctorReport {
   readonly cpu: string;
   readonly logicalCpus: number;
   readonly physicalCores: number;
+  readonly numaNodes: number;
   readonly cpuQuota: number | null;
   readonly totalMemoryBytes: number;
   readonly availableMemoryBytes: number;
@@ -54,6 +57,8 @@ export interface DoctorReport {
     readonly features: readonly string[];
     readonly cacheBytes: { readonly l1d: number; readonly l2: number; readonly l3: number };
     readonly threads: number;
+    /** Null when not measured. */
+    readonly team: TeamMeasurements | null;
     /** GB/s; null when not measured. */
     readonly bandwidth: number | null;
     readonly peaks: readonly PeakReport[];
@@ -94,8 +99,9 @@ async function examine(threads: number | null, downloadDir: string | null, measu
     node: process.version,
     platform: `${process.platform}-${process.arch}`,
     cpu: cpus()[0]?.model.trim() ?? 'unknown',
-    logicalCpus: machine.logicalCpus,
-    physicalCores: machine.physicalCores,
+    logicalCpus: machine.cpus.length,
+    physicalCores: countCores(machine.cpus),
+    numaNodes: new Set(machine.cpus.map(({ node }) => node)).size,
     cpuQuota: machine.cpuQuota,
     totalMemoryBytes: machine.totalMemoryBytes,
     availableMemoryBytes: machine.availableMemoryBytes,
@@ -111,22 +117,24 @@ async function examine(threads: number | null, downloadDir: string | null, measu
 
 function examineNative(threads: number | null, measure: boolean): NonNullable<DoctorReport['native']> {
   const { isaLevels } = createBackend('cpu');
-  const measurements = cpuMeasurements();
+  const machine = inspectMachine(isaLevels);
+  const used = resolveThreads({ backend: 'cpu', threads }, machine);
+  const measurements = cpuMeasurements(used, placeThreads(machine.cpus, used));
   const { features, l1dBytes, l2Bytes, l3Bytes } = measurements.cpu;
-  const used = resolveThreads({ backend: 'cpu', threads }, inspectMachine(isaLevels));
   return {
     isaLevels,
     features,
     cacheBytes: { l1d: l1dBytes, l2: l2Bytes, l3: l3Bytes },
     threads: used,
-    bandwidth: measure ? measurements.bandwidth(used) : null,
-    peaks: measure ? measurePeaks(measurements, isaLevels, used) : [],
+    team: measure ? measurements.team() : null,
+    bandwidth: measure ? measurements.bandwidth() : null,
+    peaks: measure ? measurePeaks(measurements, isaLevels) : [],
   };
 }
 
-function measurePeaks(measurements: CpuMeasurements, isaLevels: readonly string[], threads: number): PeakReport[] {
+function measurePeaks(measurements: CpuMeasurements, isaLevels: readonly string[]): PeakReport[] {
   const kinds = ['fp32', 'bf16', 'int8'] as const;
-  return isaLevels.flatMap((isa) => kinds.map((kind) => ({ isa, kind, gops: measurements.peak(isa, threads, kind) })));
+  return isaLevels.flatMap((isa) => kinds.map((kind) => ({ isa, kind, gops: measurements.peak(isa, kind) })));
 }
 
 /** Makes the folder, as a download would. */
@@ -152,6 +160,7 @@ async function freeBytes(folder: string): Promise<number | null> {
 function reportText(report: DoctorReport, problems: readonly string[]): string {
   const { native } = report;
   const quota = report.cpuQuota === null ? 'no cgroup quota' : `cgroup quota ${report.cpuQuota} CPUs`;
+  const nodes = report.numaNodes === 1 ? '' : ` on ${report.numaNodes} NUMA nodes`;
   const limit =
     report.cgroupMemoryLimitBytes === null
       ? 'no cgroup limit'
@@ -159,7 +168,7 @@ function reportText(report: DoctorReport, problems: readonly string[]): string {
   const rows: string[][] = [
     ['tokenmill', `${report.version} on Node ${report.node}, ${report.platform}`],
     ['processor', report.cpu],
-    ['cores', `${report.physicalCores} physical, ${report.logicalCpus} logical, ${quota}`],
+    ['cores', `${report.physicalCores} physical, ${report.logicalCpus} logical${nodes}, ${quota}`],
     [
       'memory',
       `${formatBytes(report.availableMemoryBytes)} available of ${formatBytes(report.totalMemoryBytes)}, ${limit}`,
@@ -172,6 +181,7 @@ function reportText(report: DoctorReport, problems: readonly string[]): string {
     rows.push(['caches', `L1d ${formatBytes(l1d)}, L2 ${formatBytes(l2)}, L3 ${formatBytes(l3)}`]);
     if (native.bandwidth !== null)
       rows.push(['bandwidth', `${native.bandwidth.toFixed(1)} GB/s with ${native.threads} threads`]);
+    if (native.team !== null) rows.push(['team', teamText(native.threads, native.team)]);
     for (const { isa, kind, gops } of native.peaks) rows.push([`peak ${isa}`, `${kind} ${gops.toFixed(0)} Gop/s`]);
   }
   const free = report.cacheFreeBytes === null ? '' : `, ${formatBytes(report.cacheFreeBytes)} free`;

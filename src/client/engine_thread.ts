@@ -16,6 +16,7 @@ import { createBackend } from '../executor/backends.ts';
 import { type GenerationDefaults, inspectGeneration } from '../executor/generation_defaults.ts';
 import { inspectModel, loadExecutor } from '../executor/load.ts';
 import { Heartbeat } from './heartbeat.ts';
+import { type PackedOutputs, packOutputs } from './packed_outputs.ts';
 import { checkProfilePath, type Notice, StepProfile } from './step_profile.ts';
 
 export interface LoadRequest {
@@ -52,7 +53,7 @@ export type EngineThreadMessage =
   | { readonly kind: 'progress'; readonly progress: LoadProgress }
   | { readonly kind: 'loaded'; readonly loaded: LoadedEngine }
   | { readonly kind: 'notice'; readonly notice: Notice }
-  | { readonly kind: 'step'; readonly outputs: StepOutputs }
+  | { readonly kind: 'step'; readonly outputs: PackedOutputs }
   | { readonly kind: 'fatal'; readonly error: SerializedError };
 
 export interface EngineThreadData {
@@ -80,12 +81,14 @@ export interface WireCallbacks {
   readonly onNotice?: (notice: Notice) => void;
   /** Keeps the spans of steps for the caller, whatever `--profile` says. */
   readonly spans?: Spans;
+  /** The calling thread is the engine's own. */
+  readonly ownsThread?: boolean;
 }
 
 /** Throws what inspecting, resolving and loading throw; nothing is held then. */
 export async function wireEngine(
   request: LoadRequest,
-  { onProgress = () => {}, onNotice = () => {}, spans }: WireCallbacks = {},
+  { onProgress = () => {}, onNotice = () => {}, spans, ownsThread = false }: WireCallbacks = {},
 ): Promise<WiredEngine> {
   const startMs = performance.now();
   if (request.config.profile !== null) checkProfilePath(request.config.profile);
@@ -112,6 +115,7 @@ export async function wireEngine(
     },
     onUnread: (text) => onNotice({ level: 'warn', text }),
     ...(recorded === undefined ? {} : { spans: recorded }),
+    ownsThread,
   });
   const loadedMs = performance.now();
   const timings = { inspectMs: inspectedMs - startMs, loadMs: loadedMs - inspectedMs, weightsMapped };
@@ -139,10 +143,11 @@ async function runThread({ load, port, doorbell, heartbeat }: EngineThreadData):
     const engine = await wireEngine(load, {
       onProgress: (progress) => post({ kind: 'progress', progress }),
       onNotice: (notice) => post({ kind: 'notice', notice }),
+      ownsThread: true,
     });
     post({ kind: 'loaded', loaded: engine.loaded });
     runLoop(engine, port, new Int32Array(doorbell), new Heartbeat(heartbeat), (outputs) =>
-      post({ kind: 'step', outputs }),
+      post({ kind: 'step', outputs: packOutputs(outputs) }),
     );
     engine.close();
   } catch (error) {

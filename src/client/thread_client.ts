@@ -16,6 +16,7 @@ import type {
 } from './engine_thread.ts';
 import { Heartbeat } from './heartbeat.ts';
 import { InFlight } from './in_flight.ts';
+import { unpackOutputs } from './packed_outputs.ts';
 import type { Notice } from './step_profile.ts';
 
 /** How long a closing engine may take to free its memory before the thread is ended from outside. */
@@ -165,7 +166,7 @@ export class ThreadClient implements EngineClient {
     }
     if (message.kind === 'notice') this.notify(message.notice);
     if (message.kind !== 'step') return;
-    this.inFlight.publish(message.outputs);
+    this.inFlight.publish(unpackOutputs(message.outputs));
     if (this.inFlight.size === 0) this.busySinceMs = null;
     this.holdProcess();
   }

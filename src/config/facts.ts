@@ -1,4 +1,5 @@
 /** What `resolve()` needs to know of the model and of the machine. Measured at the edges, passed in, never read here. */
+import type { LogicalCpu } from './topology.ts';
 
 export type WeightElementType = 'float32' | 'bfloat16' | 'float16';
 
@@ -35,10 +36,8 @@ export interface MachineFacts {
   readonly totalMemoryBytes: number;
   /** What can be taken now without swapping; bytes. */
   readonly availableMemoryBytes: number;
-  /** Logical CPUs this process may run on. */
-  readonly logicalCpus: number;
-  /** Physical cores among them. */
-  readonly physicalCores: number;
+  /** CPUs this process may run on; never empty. */
+  readonly cpus: readonly LogicalCpu[];
   /** CPUs' worth of time the cgroup grants; null = no quota. */
   readonly cpuQuota: number | null;
   /** Where files may be kept that can be made again. */

@@ -151,7 +151,7 @@ export const FLAGS = {
     max: 1024,
     default: null,
     group: 'device',
-    doc: 'Threads that compute. Default: physical cores granted by affinity and cgroup. Answers do not depend on it.',
+    doc: 'Threads that compute, at most the CPUs there are. Default: physical cores granted by affinity and cgroup. Answers do not depend on it.',
   },
   dtype: {
     kind: 'choice',

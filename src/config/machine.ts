@@ -1,8 +1,9 @@
 /** Measures the machine as this process may use it: memory and CPUs under cgroup limits and affinity. An edge. */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { availableParallelism, freemem, homedir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import type { MachineFacts } from './facts.ts';
+import { type LogicalCpu, parseCpuList, plainCpus } from './topology.ts';
 
 /** @param isaLevels levels of the cpu backend, best first; empty when it is not used or can run none */
 export function inspectMachine(isaLevels: readonly string[]): MachineFacts {
@@ -13,12 +14,10 @@ export function inspectMachine(isaLevels: readonly string[]): MachineFacts {
   const total = Math.min(totalmem(), cgroup.memoryLimit ?? Number.POSITIVE_INFINITY);
   const cgroupAvailable =
     cgroup.memoryLimit === null ? Number.POSITIVE_INFINITY : cgroup.memoryLimit - cgroup.memoryUsed;
-  const logicalCpus = availableParallelism();
   return {
     totalMemoryBytes: total,
     availableMemoryBytes: Math.max(0, Math.min(hostAvailable, cgroupAvailable)),
-    logicalCpus,
-    physicalCores: countPhysicalCores(logicalCpus),
+    cpus: inspectCpus(),
     cpuQuota: cgroup.cpuQuota,
     cacheFolder: join(process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'tokenmill'),
     isaLevels,
@@ -85,22 +84,24 @@ function usedBytes(folder: string, file: string, reclaimable: string): number {
   return Math.max(0, used - Number(stat?.[1] ?? 0));
 }
 
-/** Distinct sibling groups among all CPUs, scaled to those this process may run on. */
-function countPhysicalCores(logicalCpus: number): number {
-  const folder = '/sys/devices/system/cpu';
-  const siblings = new Set<string>();
-  let cpus = 0;
-  try {
-    for (const name of readdirSync(folder)) {
-      const list = /^cpu\d+$/.test(name) ? readText(`${folder}/${name}/topology/thread_siblings_list`) : null;
-      if (list === null) continue;
-      cpus++;
-      siblings.add(list.trim());
-    }
-  } catch {
-    return logicalCpus;
+/** CPUs of the process's affinity mask. That of the main thread: others may be bound to some of them. */
+function inspectCpus(): LogicalCpu[] {
+  const allowed = /^Cpus_allowed_list:\s*(.*)$/m.exec(readText('/proc/self/status') ?? '')?.[1] ?? '';
+  const numbers = parseCpuList(allowed);
+  if (numbers.length === 0) return plainCpus(Array.from({ length: availableParallelism() }, (_, cpu) => cpu));
+  return describeCpus(numbers, '/sys/devices/system');
+}
+
+/** @param root folder with the kernel's `cpu` and `node`; what it does not say is as on a machine without it */
+export function describeCpus(numbers: readonly number[], root: string): LogicalCpu[] {
+  const nodes = new Map<number, number>();
+  for (const node of parseCpuList(readText(`${root}/node/online`) ?? '')) {
+    for (const cpu of parseCpuList(readText(`${root}/node/node${node}/cpulist`) ?? '')) nodes.set(cpu, node);
   }
-  return cpus === 0 ? logicalCpus : Math.max(1, Math.round((logicalCpus * siblings.size) / cpus));
+  return numbers.map((cpu) => {
+    const [first] = parseCpuList(readText(`${root}/cpu/cpu${cpu}/topology/thread_siblings_list`) ?? '');
+    return { cpu, core: first ?? cpu, node: nodes.get(cpu) ?? 0 };
+  });
 }
 
 function readText(path: string): string | null {

@@ -2,6 +2,7 @@
 import type { KvDType } from '../base/kv_dtypes.ts';
 import type { Quantization } from '../base/quantization.ts';
 import type { EngineConfig } from './flags.ts';
+import type { Place } from './topology.ts';
 
 export interface EnginePlan {
   readonly config: EngineConfig;
@@ -13,6 +14,8 @@ export interface EnginePlan {
   readonly backend: 'cpu' | 'reference';
   readonly isa: string;
   readonly threads: number;
+  /** Where each of them runs; empty with the reference backend. */
+  readonly threadPlaces: readonly Place[];
   readonly weightDType: 'float32' | 'bfloat16' | 'float16';
   readonly quantization: Quantization;
   readonly kvDType: KvDType;

@@ -10,6 +10,7 @@ import type { MachineFacts, ModelFacts } from './facts.ts';
 import { type EngineConfig, FLAGS } from './flags.ts';
 import { formatBytes } from './format.ts';
 import { type EnginePlan, maxLogitRows } from './plan.ts';
+import { countCores, placeThreads } from './topology.ts';
 
 /** Defaults of vLLM's server on CPU (one rank). */
 const DEFAULT_MAX_NUM_SEQS = 128;
@@ -71,7 +72,10 @@ function workOut(config: EngineConfig, model: ModelFacts, machine: MachineFacts)
   });
 }
 
-type Device = Pick<EnginePlan, 'backend' | 'isa' | 'threads' | 'weightDType' | 'quantization' | 'kvDType'>;
+type Device = Pick<
+  EnginePlan,
+  'backend' | 'isa' | 'threads' | 'threadPlaces' | 'weightDType' | 'quantization' | 'kvDType'
+>;
 type Lengths = Pick<EnginePlan, 'maxModelLen' | 'maxNumSeqs' | 'maxNumBatchedTokens'>;
 
 function resolveDevice(config: EngineConfig, model: ModelFacts, machine: MachineFacts, reasons: Reasons): Device {
@@ -89,10 +93,12 @@ function resolveDevice(config: EngineConfig, model: ModelFacts, machine: Machine
     kvDType = 'bfloat16';
     reasons['kvDType'] = 'half the memory and bandwidth of float32';
   }
+  const threads = resolveThreads(config, machine, reasons);
   return {
     backend,
     isa: resolveIsa(config, machine, reasons),
-    threads: resolveThreads(config, machine, reasons),
+    threads,
+    threadPlaces: backend === 'cpu' ? placeThreads(machine.cpus, threads) : [],
     weightDType,
     quantization,
     kvDType,
@@ -156,6 +162,7 @@ export function resolveIsa(
   return config.isa;
 }
 
+/** Throws `flag_invalid` when there are not as many CPUs as `--threads` asks for. */
 export function resolveThreads(
   config: Pick<EngineConfig, 'backend' | 'threads'>,
   machine: MachineFacts,
@@ -165,17 +172,26 @@ export function resolveThreads(
     reasons['threads'] = 'the reference backend runs on the engine thread';
     return 1;
   }
-  if (config.threads !== null) {
-    reasons['threads'] = '--threads';
-    return config.threads;
+  const quota = machine.cpuQuota ?? Number.POSITIVE_INFINITY;
+  const cores = countCores(machine.cpus);
+  if (config.threads === null) {
+    const granted = Math.max(1, Math.floor(quota));
+    const limited = granted < cores;
+    reasons['threads'] = limited ? `the cgroup grants ${machine.cpuQuota} CPUs` : 'physical cores this process may use';
+    return Math.min(cores, granted);
   }
-  const quota = machine.cpuQuota === null ? Number.POSITIVE_INFINITY : Math.max(1, Math.floor(machine.cpuQuota));
-  const threads = Math.max(1, Math.min(machine.physicalCores, quota));
+  const most = Math.min(machine.cpus.length, Math.max(1, Math.ceil(quota)));
+  if (config.threads > most) {
+    const limit = most < machine.cpus.length ? `the cgroup grants ${machine.cpuQuota}` : 'of its affinity mask';
+    throw new TokenmillError(
+      'flag_invalid',
+      `--threads ${config.threads}: this process may use ${most} CPUs (${limit}); more threads would wait for each other.`,
+      { param: '--threads', remedy: `Use --threads ${most} at most, or leave it out.` },
+    );
+  }
   reasons['threads'] =
-    quota < machine.physicalCores
-      ? `the cgroup grants ${machine.cpuQuota} CPUs`
-      : 'physical cores this process may use';
-  return threads;
+    config.threads > cores ? `--threads; above ${cores}, the physical cores, it seldom helps` : '--threads';
+  return config.threads;
 }
 
 /** Bytes of all linear weights as the cpu backend stores them. */

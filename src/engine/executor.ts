@@ -12,7 +12,7 @@ export interface ScheduledSequence {
   readonly promptLength: number;
   /** Tokens whose keys and values are in the cache before this step. */
   readonly tokensComputed: number;
-  readonly blocks: Readonly<Pick<GrowableInt32, 'data' | 'length'>>;
+  readonly blocks: Readonly<Pick<GrowableInt32, 'data' | 'length' | 'clears'>>;
   /** Token counts for penalties; null when no penalty is in force. */
   readonly history: TokenHistory | null;
   /** First prompt position whose logit row is still wanted for prompt logprobs; `promptLength` when none is. */

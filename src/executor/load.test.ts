@@ -19,8 +19,10 @@ afterAll(() => rmSync(scratch, { recursive: true }));
 const MACHINE: MachineFacts = {
   totalMemoryBytes: 2 ** 34,
   availableMemoryBytes: 2 ** 33,
-  logicalCpus: 2,
-  physicalCores: 2,
+  cpus: [
+    { cpu: 0, core: 0, node: 0 },
+    { cpu: 1, core: 1, node: 0 },
+  ],
   cpuQuota: null,
   cacheFolder: '/nowhere',
   isaLevels: [],

@@ -86,6 +86,8 @@ export interface LoadCallbacks {
   readonly onUnread?: (note: string) => void;
   /** Is told how long each part of a step takes. */
   readonly spans?: Spans;
+  /** The calling thread is there for this model alone. */
+  readonly ownsThread?: boolean;
 }
 
 /** Loads the plan's model. Throws what {@link inspectModel} throws, `native_missing`, `isa_unsupported`, `out_of_memory`. */
@@ -104,6 +106,8 @@ export function loadExecutor(plan: EnginePlan, callbacks: LoadCallbacks = {}): E
     kvDType: plan.kvDType,
     numBlocks: plan.numBlocks,
     threads: plan.threads,
+    threadPlaces: plan.threadPlaces,
+    ownsThread: callbacks.ownsThread ?? false,
     ...limits,
     ...(plan.backend === 'cpu' ? { isa: plan.isa } : {}),
     ...(callbacks.onProgress === undefined ? {} : { onProgress: callbacks.onProgress }),

@@ -1,8 +1,11 @@
 import { describe, expect, test } from 'vitest';
 import { AssertionError } from '../base/assert.ts';
+import { GrowableInt32 } from '../base/growable.ts';
+import { Rng } from '../base/rng.ts';
 import type { SchedulerOutput } from '../engine/executor.ts';
 import { Sequence } from '../engine/sequence.ts';
 import { makeRequest } from '../engine/testdata/fake_executor.ts';
+import { BlockTables } from './block_tables.ts';
 import { StepInputsBuilder } from './step_inputs.ts';
 
 const LIMITS = { blockSize: 4, maxNumBatchedTokens: 16, maxNumSeqs: 3, maxLogitRows: 8 };
@@ -31,8 +34,12 @@ describe('step inputs', () => {
     expect([...inputs.slotMapping]).toEqual([2 * 4 + 1, 2, 3, 5 * 4, 5 * 4 + 1, 12, 13]);
     expect([...inputs.queryStarts]).toEqual([0, 1, 5, 7]);
     expect([...inputs.seqLens]).toEqual([6, 6, 2]);
-    expect(inputs.maxBlocksPerSeq).toBe(3);
-    expect([...inputs.blockTables]).toEqual([7, 2, 0, 0, 5, 1, 3, 0, 0]);
+    const row = (i: number) =>
+      inputs.blockTables.subarray(i * inputs.maxBlocksPerSeq, (i + 1) * inputs.maxBlocksPerSeq);
+    expect([...row(0).subarray(0, 2)]).toEqual([7, 2]);
+    expect([...row(1).subarray(0, 3)]).toEqual([0, 5, 1]);
+    expect([...row(2).subarray(0, 1)]).toEqual([3]);
+    expect(inputs.blockTables).toHaveLength(3 * inputs.maxBlocksPerSeq);
     expect([...inputs.logitRows]).toEqual([0, 6]);
   });
 
@@ -58,9 +65,31 @@ describe('step inputs', () => {
     const builder = new StepInputsBuilder(LIMITS);
     const sequence = makeSequence([1, 2, 3], 0, [0]);
     const first = builder.build(step([sequence, 3]));
-    const second = builder.build(step([sequence, 3]));
-    expect(second.tokenIds.buffer).toBe(first.tokenIds.buffer);
-    expect(second.blockTables.buffer).toBe(first.blockTables.buffer);
+    expect(builder.build(step([sequence, 3]))).toBe(first);
+    sequence.tokensComputed = 1;
+    const shorter = builder.build(step([sequence, 2]));
+    expect(shorter.sizes.T).toBe(2);
+    expect(shorter.tokenIds.buffer).toBe(first.tokenIds.buffer);
+    expect(shorter.blockTables.buffer).toBe(first.blockTables.buffer);
+  });
+
+  test('block tables kept from step to step are those written anew, whatever comes, grows, goes and comes again', () => {
+    const rng = new Rng(8);
+    const tables = new BlockTables();
+    const all = Array.from({ length: 12 }, () => ({ blocks: new GrowableInt32(1) }));
+    for (let round = 0; round < 300; round++) {
+      const sequences = all.filter(() => rng.next() < 0.6);
+      for (const { blocks } of sequences) {
+        if (rng.next() < 0.1) blocks.clear();
+        for (let more = rng.next() < 0.02 ? rng.int(0, 40) : rng.int(0, 1); more > 0; more--)
+          blocks.push(rng.int(0, 999));
+      }
+      tables.fill(sequences);
+      for (const [i, { blocks }] of sequences.entries()) {
+        const row = tables.data.subarray(i * tables.stride, i * tables.stride + blocks.length);
+        expect(row).toEqual(blocks.data.subarray(0, blocks.length));
+      }
+    }
   });
 
   test('a step beyond its limits is a bug, not a buffer overrun', () => {

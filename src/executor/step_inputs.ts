@@ -1,6 +1,7 @@
 import { assert } from '../base/assert.ts';
 import type { SchedulerOutput } from '../engine/executor.ts';
 import type { StepInputs } from '../ops/define_op.ts';
+import { BlockTables } from './block_tables.ts';
 
 export interface StepLimits {
   readonly blockSize: number;
@@ -22,8 +23,9 @@ export class StepInputsBuilder {
   private readonly queryStarts: Int32Array;
   private readonly seqLens: Int32Array;
   private readonly logitRows: Int32Array;
-  /** Grows with the longest sequence seen. */
-  private blockTables = new Int32Array(1024);
+  private readonly blockTables = new BlockTables();
+  /** The last result: views of the same sizes are the same views. */
+  private last: StepInputs | null = null;
 
   constructor(limits: StepLimits) {
     const { maxNumBatchedTokens, maxNumSeqs, maxLogitRows } = limits;
@@ -46,17 +48,25 @@ export class StepInputsBuilder {
     assert(S <= this.limits.maxNumSeqs, 'a step has at most maxNumSeqs sequences');
     let T = 0;
     let R = 0;
-    let maxBlocksPerSeq = 1;
     for (let i = 0; i < S; i++) {
       const count = tokenCounts[i] as number;
       assert(T + count <= this.limits.maxNumBatchedTokens, 'a step has at most maxNumBatchedTokens tokens');
       this.queryStarts[i] = T;
       this.fillTokens(step, i, T);
       R += this.fillRows(step, i, T, R);
-      maxBlocksPerSeq = Math.max(maxBlocksPerSeq, sequences[i]?.blocks.length ?? 0);
       T += count;
     }
     this.queryStarts[S] = T;
+    const tables = this.blockTables;
+    tables.fill(sequences);
+    const { last } = this;
+    const same = last !== null && sameSizes(last, T, S, R) && last.blockTables.buffer === tables.data.buffer;
+    if (!same) this.last = this.views(T, S, R);
+    return this.last as StepInputs;
+  }
+
+  private views(T: number, S: number, R: number): StepInputs {
+    const { stride: maxBlocksPerSeq, data } = this.blockTables;
     return {
       sizes: { T, S, R },
       tokenIds: this.tokenIds.subarray(0, T),
@@ -64,7 +74,7 @@ export class StepInputsBuilder {
       slotMapping: this.slotMapping.subarray(0, T),
       queryStarts: this.queryStarts.subarray(0, S + 1),
       seqLens: this.seqLens.subarray(0, S),
-      blockTables: this.fillBlockTables(step, maxBlocksPerSeq),
+      blockTables: data.subarray(0, S * maxBlocksPerSeq),
       maxBlocksPerSeq,
       logitRows: this.logitRows.subarray(0, R),
     };
@@ -110,18 +120,8 @@ export class StepInputsBuilder {
     }
     return row - firstRow;
   }
+}
 
-  private fillBlockTables(step: SchedulerOutput, stride: number): Int32Array {
-    const { sequences } = step;
-    const size = sequences.length * stride;
-    if (size > this.blockTables.length) this.blockTables = new Int32Array(2 ** Math.ceil(Math.log2(size)));
-    const tables = this.blockTables;
-    for (let i = 0; i < sequences.length; i++) {
-      const { data, length } = (sequences[i] as SchedulerOutput['sequences'][number]).blocks;
-      const row = i * stride;
-      for (let b = 0; b < length; b++) tables[row + b] = data[b] as number;
-      tables.fill(0, row + length, row + stride);
-    }
-    return tables.subarray(0, size);
-  }
+function sameSizes({ sizes }: StepInputs, T: number, S: number, R: number): boolean {
+  return sizes.T === T && sizes.S === S && sizes.R === R;
 }

@@ -9,6 +9,7 @@ import { LLMEngine } from '../../src/client/llm_engine.ts';
 import { FLAGS } from '../../src/config/flags.ts';
 import { parseFlags } from '../../src/config/parse.ts';
 import { resolve } from '../../src/config/resolve.ts';
+import { plainCpus } from '../../src/config/topology.ts';
 import { EngineCore } from '../../src/engine/engine_core.ts';
 import type { Executor, ExecutorOutput, SchedulerOutput } from '../../src/engine/executor.ts';
 import type { TokenLogprobs } from '../../src/engine/types.ts';
@@ -39,8 +40,7 @@ const FACTS = {
 const MACHINE = {
   totalMemoryBytes: 2 ** 33,
   availableMemoryBytes: 2 ** 32,
-  logicalCpus: 2,
-  physicalCores: 2,
+  cpus: plainCpus([0, 1]),
   cpuQuota: null,
   cacheFolder: '/nowhere',
   isaLevels: [],

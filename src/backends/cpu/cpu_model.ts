@@ -107,7 +107,8 @@ function createNativeModel(options: LoadOptions, isa: string): NativeModel {
       new Model({
         isa,
         threads: options.threads,
-        pin: true,
+        places: options.threadPlaces ?? [],
+        ownsThread: options.ownsThread ?? false,
         values: flattenValues(program, plan),
         calls: flattenCalls(program.calls),
         logits: program.logits,

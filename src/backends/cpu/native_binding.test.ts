@@ -134,10 +134,11 @@ test('arguments of the wrong kind throw and never crash', () => {
 });
 
 test('the machine is described and measured', () => {
-  const { cpu, peak } = cpuMeasurements();
-  expect(cpu.availableCores).toBeGreaterThan(0);
+  const { cpu, peak, team } = cpuMeasurements(1, []);
   expect(cpu.features.length).toBeGreaterThan(0);
+  const alone = { threads: 1, places: [], ownsThread: false };
   const level = createCpuBackend().isaLevels[0] as string;
-  for (const kind of ['fp32', 'bf16', 'int8'] as const) expect(peak(level, 1, kind)).toBeGreaterThan(0.1);
-  expect(createRequire(import.meta.url)(BINARY).measureBandwidth(1, 2 ** 24)).toBeGreaterThan(0.1);
+  for (const kind of ['fp32', 'bf16', 'int8'] as const) expect(peak(level, kind)).toBeGreaterThan(0.1);
+  expect(createRequire(import.meta.url)(BINARY).measureBandwidth(alone, 2 ** 24)).toBeGreaterThan(0.1);
+  expect(team()).toEqual({ barrierUs: expect.any(Number), runUs: expect.any(Number), wakeUs: expect.any(Number) });
 });

@@ -12,7 +12,7 @@ import { ERRORS, type ErrorCode, TokenmillError } from '../../base/errors.ts';
 import type { KvDType } from '../../base/kv_dtypes.ts';
 import { packageRoot } from '../../base/package_root.ts';
 import type { QuantizedType } from '../../base/quantization.ts';
-import type { WeightDType } from '../backend.ts';
+import type { ThreadPlace, WeightDType } from '../backend.ts';
 
 export interface NativeTensor {
   readonly name: string;
@@ -23,11 +23,16 @@ export interface NativeTensor {
   readonly rows: number;
 }
 
-export interface NativeModelConfig {
-  readonly isa: string;
+export interface NativeTeam {
   readonly threads: number;
-  /** Bind team members to cores. */
-  readonly pin: boolean;
+  /** Of each thread; empty = where the system likes. */
+  readonly places: readonly ThreadPlace[];
+  /** The calling thread may be bound too. */
+  readonly ownsThread: boolean;
+}
+
+export interface NativeModelConfig extends NativeTeam {
+  readonly isa: string;
   /** Five numbers a value, see native_program.ts. */
   readonly values: Float64Array;
   readonly calls: Float64Array;
@@ -115,8 +120,6 @@ export interface NativeCpu {
   readonly name: string;
   /** Instruction sets that the kernels know and this processor has. */
   readonly features: readonly string[];
-  /** Affinity mask cut by the cgroup's CPU quota. */
-  readonly availableCores: number;
   /** 0 = unknown. */
   readonly l1dBytes: number;
   readonly l2Bytes: number;
@@ -137,9 +140,11 @@ export interface NativeBinding {
   isaLevels(emulated: boolean): string[];
   cpu(): NativeCpu;
   /** GB/s of reading `bytes` of memory. */
-  measureBandwidth(threads: number, bytes: number): number;
+  measureBandwidth(team: NativeTeam, bytes: number): number;
   /** 10^9 operations per second; kind 0 = fp32 multiply-add, 1 = bf16 dot product, 2 = int8 dot product. */
-  measurePeak(isa: string, threads: number, kind: number): number;
+  measurePeak(team: NativeTeam, isa: string, kind: number): number;
+  /** Microseconds until all threads have met at a barrier, and of a run without work after `idleUs` without one. */
+  measureTeam(team: NativeTeam, idleUs: number): { barrierUs: number; runUs: number };
 }
 
 const require = createRequire(import.meta.url);

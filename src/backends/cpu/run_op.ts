@@ -22,7 +22,8 @@ export function runOp(run: OpRun, isa: string): OpRunResult {
       new Model({
         isa,
         threads: run.threads,
-        pin: false,
+        places: [],
+        ownsThread: false,
         values: flattenValues(program, plan),
         calls: flattenCalls(program.calls.slice(-1)),
         logits: program.logits,

@@ -7,9 +7,11 @@ import { parseCommandLine } from '../../config/command_line.ts';
 import type { ConfigOf, FlagTable } from '../../config/flag_types.ts';
 import { helpText } from '../../config/help.ts';
 import { inspectMachine } from '../../config/machine.ts';
+import { countCores } from '../../config/topology.ts';
 import { type JsonObject, loadModelConfig, recordProgram } from '../../models/index.ts';
 import { fuseProgram } from '../../program/fuse.ts';
 import { shapeConfig } from '../../weights/random_model.ts';
+import { teamText } from '../team_text.ts';
 import { type KernelOptions, type KernelRun, kernelRuns, type StepShape } from './kernel_runs.ts';
 import { formatNumber, table } from './plot.ts';
 import { progressLine } from './progress.ts';
@@ -165,7 +167,7 @@ export async function benchKernels(args: readonly string[]): Promise<number> {
     console.log(helpText({ usage, table: KERNEL_FLAGS, groups: { own: 'Benchmark' } }, help));
     return 0;
   }
-  const threads = values.threads ?? inspectMachine([]).physicalCores;
+  const threads = values.threads ?? countCores(inspectMachine([]).cpus);
   const roof = measureRoof(threads, values.isa ?? undefined);
   const options: KernelOptions = {
     weightDType: values.dtype,
@@ -181,7 +183,7 @@ export async function benchKernels(args: readonly string[]): Promise<number> {
   progress.clear();
   const peaks = `${formatNumber(roof.bandwidthGBs)} GB/s, fp32 ${formatNumber(roof.fp32GFlops)} GFLOP/s, bf16 ${formatNumber(roof.bf16GFlops)} GFLOP/s, int8 ${formatNumber(roof.int8GOps)} GOP/s`;
   process.stdout.write(
-    `${values.shape}, ${roof.isa}, ${threads} threads. Measured roof: ${peaks}\n\n${format(results).join('\n')}\n`,
+    `${values.shape}, ${roof.isa}, ${threads} threads. Measured roof: ${peaks}\n${teamText(threads, roof.team)}\n\n${format(results).join('\n')}\n`,
   );
   process.stdout.write('\nOperands that fit into a cache can be faster than memory; the roof is that of memory.\n');
   if (values.outputJson !== null) {

@@ -1,6 +1,8 @@
 /** What this machine could do at most: the denominator of every figure of speed. */
-import { cpuMeasurements, createCpuBackend } from '../../backends/cpu/cpu_backend.ts';
+import { cpuMeasurements, createCpuBackend, type TeamMeasurements } from '../../backends/cpu/cpu_backend.ts';
 import { assert } from '../../base/assert.ts';
+import { inspectMachine } from '../../config/machine.ts';
+import { placeThreads } from '../../config/topology.ts';
 
 export interface Roof {
   readonly isa: string;
@@ -12,6 +14,7 @@ export interface Roof {
   /** The same of the fastest BF16 arithmetic; that of fp32 where there is none. */
   readonly bf16GFlops: number;
   readonly int8GOps: number;
+  readonly team: TeamMeasurements;
 }
 
 /** The best of several: other work on the machine can only make a measurement slower. */
@@ -22,13 +25,14 @@ function best(measure: () => number): number {
 /** Measures for about a second. Throws `native_missing`, `isa_unsupported`. */
 export function measureRoof(threads: number, isa = createCpuBackend().isaLevels[0]): Roof {
   assert(isa !== undefined, 'a cpu backend without instruction sets is not created');
-  const machine = cpuMeasurements();
+  const machine = cpuMeasurements(threads, placeThreads(inspectMachine([]).cpus, threads));
   return {
     isa,
     threads,
-    bandwidthGBs: best(() => machine.bandwidth(threads)),
-    fp32GFlops: best(() => machine.peak(isa, threads, 'fp32')),
-    bf16GFlops: best(() => machine.peak(isa, threads, 'bf16')),
-    int8GOps: best(() => machine.peak(isa, threads, 'int8')),
+    bandwidthGBs: best(() => machine.bandwidth()),
+    fp32GFlops: best(() => machine.peak(isa, 'fp32')),
+    bf16GFlops: best(() => machine.peak(isa, 'bf16')),
+    team: machine.team(),
+    int8GOps: best(() => machine.peak(isa, 'int8')),
   };
 }

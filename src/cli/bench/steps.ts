@@ -199,7 +199,8 @@ export async function benchSteps(args: readonly string[]): Promise<number> {
   const config = { ...parsed.config, targetItlMs: 0 };
   const { path: modelPath } = await locateModel(config.model, config, { revision: config.revision });
   const spans = new SpanRecorder(systemClock, 'step', Number.POSITIVE_INFINITY);
-  const engine = await wireEngine({ config, modelPath }, { spans });
+  // As on a server, where the engine has a thread of its own; here nothing else runs on this one.
+  const engine = await wireEngine({ config, modelPath }, { spans, ownsThread: true });
   const { plan } = engine.loaded;
   const { context, repeat, temperature } = flags;
   const progress = progressLine(process.stderr);
