@@ -10,7 +10,7 @@ import { formatBytes } from '../config/format.ts';
 import { helpText } from '../config/help.ts';
 import { inspectCgroup, inspectMachine } from '../config/machine.ts';
 import { resolveThreads } from '../config/resolve.ts';
-import { countCores, placeThreads } from '../config/topology.ts';
+import { countCores, type Place, placeThreads } from '../config/topology.ts';
 import { createBackend } from '../executor/backends.ts';
 import { hubSettings } from '../hub/hub_settings.ts';
 import { findProblems } from './doctor_problems.ts';
@@ -85,14 +85,15 @@ export async function doctorCommand(args: readonly string[]): Promise<number> {
 }
 
 async function examine(threads: number | null, downloadDir: string | null, measure: boolean): Promise<DoctorReport> {
+  const machine = inspectMachine([]);
+  const used = resolveThreads({ backend: 'cpu', threads }, machine);
   let native: DoctorReport['native'] = null;
   let nativeError: string | null = null;
   try {
-    native = examineNative(threads, measure);
+    native = examineNative(used, placeThreads(machine.cpus, used), measure);
   } catch (error) {
     nativeError = error instanceof Error ? error.message : String(error);
   }
-  const machine = inspectMachine(native?.isaLevels ?? []);
   const settings = await hubSettings(downloadDir === null ? {} : { cacheDir: downloadDir });
   return {
     version: version(),
@@ -115,17 +116,15 @@ async function examine(threads: number | null, downloadDir: string | null, measu
   };
 }
 
-function examineNative(threads: number | null, measure: boolean): NonNullable<DoctorReport['native']> {
+function examineNative(threads: number, places: readonly Place[], measure: boolean) {
   const { isaLevels } = createBackend('cpu');
-  const machine = inspectMachine(isaLevels);
-  const used = resolveThreads({ backend: 'cpu', threads }, machine);
-  const measurements = cpuMeasurements(used, placeThreads(machine.cpus, used));
+  const measurements = cpuMeasurements(threads, places);
   const { features, l1dBytes, l2Bytes, l3Bytes } = measurements.cpu;
   return {
     isaLevels,
     features,
     cacheBytes: { l1d: l1dBytes, l2: l2Bytes, l3: l3Bytes },
-    threads: used,
+    threads,
     team: measure ? measurements.team() : null,
     bandwidth: measure ? measurements.bandwidth() : null,
     peaks: measure ? measurePeaks(measurements, isaLevels) : [],
