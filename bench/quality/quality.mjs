@@ -1,12 +1,14 @@
 /**
- * What quantisation costs: KL divergence of the next-token distribution from that of bf16 weights, over a text.
+ * What quantisation costs: KL divergence of the next-token distribution from that of bf16 weights, over a text, or over random
+ * tokens where the model has no tokenizer (golden models).
  *
  *   node bench/quality/quality.mjs [--model models/tokenmill-tiny] [--text README.md] [--positions 2000]
  *
- * llama.cpp's types are judged by their weights alone: rounded to Q8_0 or Q4_0, multiplied in fp32. What llama.cpp also
- * loses by rounding activations is not counted against it.
+ * llama.cpp's types run on the reference backend (minutes): weights rounded to the type, x of each linear to the 8 bits that
+ * llama.cpp rounds it to for this type, multiplied in fp32. Beside 4 bits, embeddings and logits are Q8_0, which is more than
+ * the 6 bits that llama.cpp gives them. Its blocks run on from row to row where a row is no multiple of them.
  */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -17,19 +19,24 @@ const BLOCK_SIZE = 16;
 
 await setupOrExit();
 const dist = (path) => import(join(ROOT, 'dist', path));
-const [models, safetensors, writer, backends, tokenizers, { QUANTIZATIONS }, dtypes, q8, q4] = await Promise.all(
-  [
-    'models/index.js',
-    'weights/safetensors.js',
-    'weights/write_safetensors.js',
-    'executor/backends.js',
-    'tokenizer/load_tokenizer.js',
-    'base/quantization.js',
-    'quant/dtypes.js',
-    'quant/q8_0.js',
-    'quant/q4_0.js',
-  ].map(dist),
-);
+const [models, safetensors, writer, backends, tokenizers, { QUANTIZATIONS }, dtypes, q8, q4, q4k, int8, ops, { Rng }] =
+  await Promise.all(
+    [
+      'models/index.js',
+      'weights/safetensors.js',
+      'weights/write_safetensors.js',
+      'executor/backends.js',
+      'tokenizer/load_tokenizer.js',
+      'base/quantization.js',
+      'quant/dtypes.js',
+      'quant/q8_0.js',
+      'quant/q4_0.js',
+      'quant/q4_k.js',
+      'quant/int8_channel.js',
+      'ops/index.js',
+      'base/rng.js',
+    ].map(dist),
+  );
 
 const { values } = parseArgs({
   options: {
@@ -43,6 +50,10 @@ const program = models.recordProgram(models.loadModelConfig(folder, {}), { maxMo
 const checkpoint = safetensors.readCheckpoint(folder);
 
 async function tokenIds() {
+  if (!existsSync(join(folder, 'tokenizer.json'))) {
+    const rng = new Rng(1);
+    return Array.from({ length: Number(values.positions) }, () => rng.int(0, program.vocabSize - 1));
+  }
   const tokenizer = await tokenizers.loadTokenizer(folder);
   const encoded = tokenizer.encode(readFileSync(values.text, 'utf8'), { addSpecialTokens: false });
   const ids = [...(encoded.ids ?? encoded)];
@@ -66,8 +77,8 @@ function windowStep(ids) {
 }
 
 /** Log-probabilities of every position of the text. */
-function distributions(ids, tensors, options) {
-  const model = backends.createBackend('cpu').load({
+function distributions(ids, tensors, options, backend = 'cpu') {
+  const model = backends.createBackend(backend).load({
     program,
     tensors,
     weightDType: 'bfloat16',
@@ -93,8 +104,12 @@ function distributions(ids, tensors, options) {
   return rows;
 }
 
+const roundQ8 = (data) => q8.decodeQ8_0(q8.encodeQ8_0(data));
+const roundQ4 = (data) => q4.decodeQ4_0(q4.encodeQ4_0(data));
+const roundQ8K = (data, width) => int8.decodeInt8(int8.encodeInt8(data, width, 256));
+
 /** The checkpoint with every matrix rounded to a type of llama.cpp and back. */
-function roundedCheckpoint(target, encode, decode) {
+function roundedCheckpoint(target, round) {
   const tensors = [...checkpoint.values()].map(({ name, dtype, shape, path, offset, byteLength }) => ({
     name,
     dtype: 'F32',
@@ -102,11 +117,30 @@ function roundedCheckpoint(target, encode, decode) {
     pieces: () => {
       const bytes = new Uint8Array(readFileSync(path).subarray(offset, offset + byteLength)).slice();
       const elements = dtypes.decodeElements(dtype, bytes);
-      return [new Uint8Array(Float32Array.from(shape.length > 1 ? decode(encode(elements)) : elements).buffer)];
+      if (shape.length === 1) return [new Uint8Array(Float32Array.from(elements).buffer)];
+      return [new Uint8Array((shape[0] === program.vocabSize ? roundQ8 : round)(elements).buffer)];
     },
   }));
   writer.writeSafetensors(join(target, 'model.safetensors'), tensors);
   return safetensors.readCheckpoint(target);
+}
+
+/** Log-probabilities with weights and the x of every linear rounded as llama.cpp does. */
+function peerDistributions(ids, roundWeight, roundX) {
+  const op = ops.opByName('linear');
+  const exact = op.reference;
+  op.reference = (call) => {
+    const [[, width], [outputs]] = call.inputShapes;
+    const x = (outputs === program.vocabSize ? roundQ8 : roundX)(call.inputs[0], width);
+    exact({ ...call, inputs: [x, ...call.inputs.slice(1)] });
+  };
+  const target = mkdtempSync(join(tmpdir(), 'tokenmill-quality-'));
+  try {
+    return distributions(ids, roundedCheckpoint(target, roundWeight), { weightDType: 'float32' }, 'reference');
+  } finally {
+    op.reference = exact;
+    rmSync(target, { recursive: true });
+  }
 }
 
 const best = (row) => row.reduce((top, value, id) => (value > row[top] ? id : top), 0);
@@ -134,11 +168,10 @@ print('float32, KV float32', distributions(ids, checkpoint, { weightDType: 'floa
 for (const quantization of QUANTIZATIONS.filter((name) => name !== 'none')) {
   print(quantization, distributions(ids, checkpoint, { quantization }));
 }
-for (const [name, encode, decode] of [
-  ['Q8_0, weights alone', q8.encodeQ8_0, q8.decodeQ8_0],
-  ['Q4_0, weights alone', q4.encodeQ4_0, q4.decodeQ4_0],
+for (const [name, roundWeight, roundX] of [
+  ["llama.cpp's Q8_0", roundQ8, roundQ8],
+  ["llama.cpp's Q4_K", q4k.roundToQ4K, roundQ8K],
+  ["llama.cpp's Q4_0", roundQ4, roundQ8],
 ]) {
-  const target = mkdtempSync(join(tmpdir(), 'tokenmill-quality-'));
-  print(name, distributions(ids, roundedCheckpoint(target, encode, decode), { weightDType: 'float32' }));
-  rmSync(target, { recursive: true });
+  print(name, peerDistributions(ids, roundWeight, roundX));
 }

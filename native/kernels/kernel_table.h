@@ -9,6 +9,11 @@ namespace mill {
 constexpr int kPanel = 16;
 constexpr int kTile = 16;
 
+// Steps of k that share a scale when activations are quantised to int8.
+constexpr int64_t kGroupI8 = 128;
+// Steps of k that are rotated together in linears with quantised weights, see rotation.h.
+constexpr int64_t kRotation = 64;
+
 // i4_g32: 4 bits a weight, a scale and a minimum for each 32 steps of k.
 enum class WeightType : int32_t { f32 = 0, bf16 = 1, f16 = 2, i8 = 3, i4_g32 = 4, i4_g64 = 5, i4_g128 = 6 };
 // e4m3, e5m2: fp8 with scale 1. i8: int8 with a bf16 scale for each token and head.
@@ -50,8 +55,7 @@ struct PackedLinear {
   int64_t k;
   int64_t k_padded;
   const void* data;
-  const float* scales;          // i8: [n rounded up to 16]
-  const int32_t* column_sums;   // i8: [n rounded up to 16], 128 times the sum of q over k
+  const float* scales;  // i8: [n rounded up to 16]
   MILL_INLINE int64_t panels() const { return (n + kPanel - 1) / kPanel; }
 };
 
@@ -64,7 +68,7 @@ struct LinearArgs {
   void* prepared;     // written by linear_prepare, read by linear; prepared_bytes() large
 };
 
-// Largest prepared input of any level: rows of padded fp32 or narrower, and a scale a row.
+// Largest prepared input of any level: rows of padded fp32, or int8 and what is kept for each group of k.
 MILL_INLINE constexpr int64_t prepared_bytes(int64_t m, int64_t k) { return (m + 32) * ((k + 128) * 4 + 4) + 256; }
 
 struct RmsNormArgs {

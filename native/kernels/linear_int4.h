@@ -1,7 +1,7 @@
 // linear with 4-bit weights in groups of k, each with a scale and a minimum a column, and activations in int8 as in
 // linear_int8.h: w = d q + m with q in 0..15, so a row's sum over a group is d (q . x) + m (sum of x). The sums of products
-// are exact integers; what they become in fp32 is one chain over ascending k, so that every instruction set, number of rows
-// and tiling gives the same bits.
+// are exact integers; what they become in fp32 is one chain over ascending k for each scale of x and one over those scales,
+// so that every instruction set, number of rows and tiling gives the same bits.
 #pragma once
 #include "linear_int8.h"
 
@@ -15,7 +15,8 @@ constexpr int64_t kChunk = 32;
 struct WeightsInt4 {
   const uint8_t* data;
   int64_t groups;
-  int64_t chunks;  // of a group
+  int64_t groups_per_scale;  // of x
+  int64_t chunks;            // of a group
   int64_t group_bytes;
   int64_t panel_bytes;
   const uint8_t* group(int64_t g, int panel) const { return data + panel * panel_bytes + g * group_bytes; }
@@ -24,20 +25,21 @@ struct WeightsInt4 {
   static const uint8_t* quads(const uint8_t* group) { return group + int4_header_bytes; }
 };
 
-// Prepared input, as linear_int8.h has it, with the sums of x over each group, as fp32 [group][rows], before each block.
+static_assert(kGroupI8 % 128 == 0, "a scale of x covers whole groups of weights");
+
+// Prepared rows of a block, as linear_int8.h has them, with fp32 sums of x over each group of weights, [group][rows].
 struct Int4Input {
-  const float* sums;
-  const int32_t* quads;
+  float* scales;
+  float* sums;
+  int32_t* quads;
 };
 
 inline int64_t int4_groups(const PackedLinear& weight) { return weight.k_padded / int4_group(weight.type); }
 
-// Words of one prepared row.
-inline int64_t int4_row_words(const PackedLinear& weight) { return weight.k_padded / 4 + int4_groups(weight); }
-
 inline Int4Input int4_input(const LinearArgs& args, const RowBlock& block) {
-  const int32_t* at = int8_rows(args) + block.begin * int4_row_words(args.weight);
-  return {reinterpret_cast<const float*>(at), at + int4_groups(args.weight) * block.rows};
+  const int64_t scales = int8_groups(args.weight), sums = int4_groups(args.weight);
+  float* at = static_cast<float*>(args.prepared) + block.begin * (args.weight.k_padded / 4 + scales + sums);
+  return {at, at + scales * block.rows, reinterpret_cast<int32_t*>(at + (scales + sums) * block.rows)};
 }
 
 // sum[r][j] = x . q over kChunk steps of k, in int32.
@@ -67,7 +69,8 @@ MILL_INLINE void int4_chunk(const int32_t* x, const uint8_t* const (&quads)[PANE
 template <int ROWS, int PANELS, bool ONE>
 [[gnu::noinline]] static void linear_block_int4(const Int4Input& x, const WeightsInt4& weights, Ahead ahead, F (&acc)[ROWS][PANELS * kVectors]) {
   constexpr int N = PANELS * kVectors;
-  for (int i = 0; i < ROWS * N; i++) acc[i / N][i % N] = Simd::zero();
+  F part[ROWS][N];
+  for (int i = 0; i < ROWS * N; i++) part[i / N][i % N] = acc[i / N][i % N] = Simd::zero();
   const int64_t chunks = ONE ? 1 : weights.chunks;
   for (int64_t g = 0; g < weights.groups; g++) {
     const uint8_t* group[PANELS];
@@ -88,16 +91,22 @@ template <int ROWS, int PANELS, bool ONE>
         const F m = Simd::load_bf16(WeightsInt4::minimums(group[j / kVectors]) + j % kVectors * W);
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; r++) {
-          F y = Simd::fma(Simd::to_float(sum[r][j]), d, acc[r][j]);
+          F y = Simd::fma(Simd::to_float(sum[r][j]), d, part[r][j]);
           if (last) y = Simd::fma(Simd::set1(x.sums[g * ROWS + r]), m, y);
-          acc[r][j] = y;
+          part[r][j] = y;
         }
       }
+    }
+    if ((g + 1) % weights.groups_per_scale != 0 && g + 1 != weights.groups) continue;
+    const float* scales = x.scales + g / weights.groups_per_scale * ROWS;
+    for (int i = 0; i < ROWS * N; i++) {
+      acc[i / N][i % N] = Simd::fma(part[i / N][i % N], Simd::set1(scales[i / N]), acc[i / N][i % N]);
+      part[i / N][i % N] = Simd::zero();
     }
   }
 }
 
-// y = acc * row scale + bias.
+// y = acc + bias.
 template <int ROWS, int PANELS>
 inline void linear_tile_int4(const LinearArgs& args, const WeightsInt4& weights, const RowBlock& block, int64_t panel, const Ahead& ahead) {
   WeightsInt4 from = weights;
@@ -107,10 +116,9 @@ inline void linear_tile_int4(const LinearArgs& args, const WeightsInt4& weights,
   else linear_block_int4<ROWS, PANELS, false>(int4_input(args, block), from, ahead, acc);
   const Target target = linear_target(args, block.begin, panel, true, true);
   for (int r = 0; r < ROWS; r++) {
-    const F scale = Simd::set1(int8_row_scales(args)[block.begin + r]);
     for (int j = 0; j < PANELS * kVectors; j++) {
       const int64_t columns = target.columns - j * W;
-      F y = Simd::mul(acc[r][j], scale);
+      F y = acc[r][j];
       if (target.bias) y = Simd::add(y, load_columns(target.bias + j * W, columns));
       store_columns(target.y + r * target.stride + j * W, y, columns);
     }
@@ -145,24 +153,21 @@ struct LinearDotI4 {
   static bool needs_prepare(const LinearArgs&) { return true; }
   static int64_t prepare_begin(const LinearArgs& args, int64_t member, int64_t members) { return first_row(args.m, Simd::kRowsI8, member, members); }
 
-  // As LinearDotI8's rows, after the sums of each group.
   static void prepare(const LinearArgs& args, int64_t member, int64_t members) {
     const PackedLinear& weight = args.weight;
-    const int64_t groups = int4_groups(weight), group = int4_group(weight.type), blocks = row_blocks(args.m, Simd::kRowsI8);
+    const int64_t group = int4_group(weight.type), blocks = row_blocks(args.m, Simd::kRowsI8);
     for (int64_t b = blocks * member / members; b < blocks * (member + 1) / members; b++) {
       const RowBlock block = row_block(args.m, Simd::kRowsI8, b);
-      int32_t* to = int8_rows(args) + block.begin * int4_row_words(weight);
-      float* sums = reinterpret_cast<float*>(to);
-      int32_t* quads = to + groups * block.rows;
-      quantise_block(args, block, quads);
+      const Int4Input to = int4_input(args, block);
       for (int64_t r = 0; r < block.rows; r++) {
-        for (int64_t g = 0; g < groups; g++) {
-          int32_t sum = 0;
-          for (int64_t quad = g * group / 4; quad < (g + 1) * group / 4; quad++) {
-            const int8_t* x = reinterpret_cast<const int8_t*>(quads + quad * block.rows + r);
-            sum += x[0] + x[1] + x[2] + x[3];
+        for (int64_t g = 0; g < int8_groups(weight); g++) {
+          RotatedGroup x;
+          rotate_group(weight, args.x + (block.begin + r) * weight.k, g * kGroupI8, x);
+          const float scale = to.scales[g * block.rows + r] = scale_i8(x);
+          for (int64_t begin = 0; begin < x.width; begin += group) {
+            const int64_t k = g * kGroupI8 + begin;
+            to.sums[k / group * block.rows + r] = quantise_group(x, begin, begin + group, scale, reinterpret_cast<int8_t*>(to.quads + k / 4 * block.rows + r), 4 * block.rows);
           }
-          sums[g * block.rows + r] = static_cast<float>(sum);
         }
       }
     }
@@ -170,7 +175,7 @@ struct LinearDotI4 {
 
   static void run(const LinearArgs& args, int64_t begin, int64_t end) {
     const int64_t group = int4_group(args.weight.type), groups = int4_groups(args.weight), bytes = int4_group_bytes(group);
-    const WeightsInt4 weights{static_cast<const uint8_t*>(args.weight.data), groups, group / kChunk, bytes, groups * bytes};
+    const WeightsInt4 weights{static_cast<const uint8_t*>(args.weight.data), groups, kGroupI8 / group, group / kChunk, bytes, groups * bytes};
     int64_t panel = begin;
     if (args.m == 1) {
       constexpr int wide = Simd::kPanelsOneRow;

@@ -86,11 +86,11 @@ struct Simd {
     __builtin_memcpy(&b, &weights, 64);
     return _mm512_dpbf16_ps(acc, a, b);
   }
-  // The instruction wants one side unsigned: x is sent as x + 128, and 128 times the column's sum is taken off again.
+  // The instruction wants one side unsigned: w is sent as w + 128, and a sum starts from -128 times the sum of x.
   static constexpr bool kOffsetI8 = true;
   using Int8Weights = I;
-  static Int8Weights load_i8(const int8_t* p) { return _mm512_loadu_si512(p); }
-  static I dot_i8(I acc, Int8Weights w, I x) { return _mm512_dpbusd_epi32(acc, _mm512_xor_si512(x, _mm512_set1_epi8(-128)), w); }
+  static Int8Weights load_i8(const int8_t* p) { return _mm512_xor_si512(_mm512_loadu_si512(p), _mm512_set1_epi8(-128)); }
+  static I dot_i8(I acc, Int8Weights w, I x) { return _mm512_dpbusd_epi32(acc, w, x); }
 #else
   static constexpr bool kDotBf16 = false;
   // |w| <= 127 and |x| <= 127, so the 16-bit sums cannot saturate.

@@ -117,14 +117,14 @@ struct Simd {
       return flush(__builtin_fmaf(even, flush(widen(w[2 * i])), first));
     });
   }
-  // vpdpbusd: unsigned times signed, wrapping.
+  // vpdpbusd: unsigned times signed, wrapping; see simd_avx512.h.
   static constexpr bool kOffsetI8 = true;
   static I dot_i8(const I& acc, const Int8Weights& w, const I& x) {
     return each_i32([&](int i) {
       uint32_t sum = static_cast<uint32_t>(acc.lanes[i]);
       for (int j = 0; j < 4; j++) {
-        const uint8_t offset = static_cast<uint8_t>(static_cast<uint32_t>(x.lanes[i]) >> (8 * j)) ^ 0x80u;
-        sum += static_cast<uint32_t>(static_cast<int32_t>(offset) * w.lanes[4 * i + j]);
+        const uint8_t offset = static_cast<uint8_t>(w.lanes[4 * i + j]) ^ 0x80u;
+        sum += static_cast<uint32_t>(offset * static_cast<int8_t>(static_cast<uint32_t>(x.lanes[i]) >> (8 * j)));
       }
       return wrap(sum);
     });

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "../kernels/rotation.h"
 #include "convert.h"
 #include "failure.h"
 #include "mapped_file.h"
@@ -135,29 +136,35 @@ float largest_magnitude(const float* row, int64_t k) {
   return std::bit_cast<float>(most);
 }
 
-// round(x / scale), ties to even, within [-127, 127]; returns the sum.
-int32_t quantise_row(const float* row, int64_t k, float scale, int8_t* out) {
+// round(x / scale), ties to even, within [-127, 127].
+void quantise_row(const float* row, int64_t k, float scale, int8_t* out) {
   // 1.5 * 2^23: adding it leaves no fraction bits, so the addition rounds, and the integer lies in the lowest bits.
   constexpr float kRounder = 12582912.0f;
-  int32_t sum = 0;
   for (int64_t i = 0; i < k; i++) {
     // A denormal scale is so coarse that a quotient reaches 190. Bounded as an integer: of that the compiler makes vectors.
     const int32_t whole = std::bit_cast<int32_t>(row[i] / scale + kRounder) - std::bit_cast<int32_t>(kRounder);
-    const int32_t q = std::min(127, std::max(-127, whole));
-    out[i] = static_cast<int8_t>(q);
-    sum += q;
+    out[i] = static_cast<int8_t>(std::min(127, std::max(-127, whole)));
   }
-  return sum;
 }
 
-void pack_panel_i8(const float* rows, int64_t count, int64_t k, int8_t* out, float* scales, int32_t* sums) {
+// A row in blocks as rotation.h has them, over their size: the product with a rotated x is that of the row with x.
+void rotate_row(const float* row, int64_t k, std::vector<float>& out) {
+  const int64_t padded = (k + kRotation - 1) / kRotation * kRotation;
+  out.assign(static_cast<size_t>(padded), 0.0f);
+  for (int64_t i = 0; i < k; i++) out[static_cast<size_t>(i)] = row[i] * (1.0f / kRotation);
+  for (int64_t i = 0; i < padded; i += kRotation) rotate_block(out.data() + i);
+}
+
+void pack_panel_i8(const float* rows, int64_t count, int64_t k, int8_t* out, float* scales) {
   const int64_t padded = padded_k(WeightType::i8, k);
   thread_local std::vector<int8_t> quantised;
+  thread_local std::vector<float> rotated;
   quantised.assign(static_cast<size_t>(kPanel * padded), 0);
   for (int64_t r = 0; r < count; r++) {
-    const float scale = largest_magnitude(rows + r * k, k) / 127;
+    rotate_row(rows + r * k, k, rotated);
+    const float scale = largest_magnitude(rotated.data(), padded) / 127;
     scales[r] = scale > 0 ? scale : 1;
-    sums[r] = quantise_row(rows + r * k, k, scales[r], quantised.data() + r * padded) * 128;
+    quantise_row(rotated.data(), padded, scales[r], quantised.data() + r * padded);
   }
   uint32_t* words = reinterpret_cast<uint32_t*>(out);
   for (int64_t i = 0; i < padded; i += 16, words += 4 * kPanel) {
@@ -216,10 +223,13 @@ Int4Group encode_group(const float* w, int64_t count) {
 
 // False when a minimum does not fit bf16.
 bool pack_panel_i4(const float* rows, int64_t count, int64_t k, int64_t group, uint8_t* out) {
+  thread_local std::vector<float> rotated;
   bool fits = true;
   for (int64_t r = 0; r < count; r++) {
-    for (int64_t from = 0; from < k; from += group) {
-      const Int4Group encoded = encode_group(rows + r * k + from, std::min(group, k - from));
+    rotate_row(rows + r * k, k, rotated);
+    const int64_t padded = static_cast<int64_t>(rotated.size());
+    for (int64_t from = 0; from < padded; from += group) {
+      const Int4Group encoded = encode_group(rotated.data() + from, std::min(group, padded - from));
       uint8_t* to = out + from / group * int4_group_bytes(group);
       uint16_t* header = reinterpret_cast<uint16_t*>(to);
       header[r] = float_to_bf16(encoded.scale);
@@ -235,7 +245,6 @@ bool pack_panel_i4(const float* rows, int64_t count, int64_t k, int64_t group, u
 struct Layout {
   size_t data_bytes;
   size_t scales_offset;
-  size_t sums_offset;
   size_t bytes;
 };
 
@@ -244,8 +253,7 @@ Layout layout_of(int64_t n, int64_t k, WeightType type) {
   Layout layout;
   layout.data_bytes = columns / kPanel * static_cast<size_t>(panel_bytes(type, padded_k(type, k)));
   layout.scales_offset = (layout.data_bytes + 63) / 64 * 64;
-  layout.sums_offset = layout.scales_offset + (type == WeightType::i8 ? columns * 4 : 0);
-  layout.bytes = layout.sums_offset + (type == WeightType::i8 ? columns * 4 : 0);
+  layout.bytes = layout.scales_offset + (type == WeightType::i8 ? columns * 4 : 0);
   return layout;
 }
 
@@ -278,10 +286,7 @@ void pack_panel(const std::vector<WeightPart>& parts, LinearWeight& weight, cons
     case WeightType::f32: pack_panel_f32(rows, count, p.k, reinterpret_cast<float*>(out)); break;
     case WeightType::f16: fits = pack_panel_f16(rows, count, p.k, reinterpret_cast<uint16_t*>(out)); break;
     case WeightType::bf16: fits = pack_panel_bf16(rows, count, p.k, reinterpret_cast<uint16_t*>(out)); break;
-    case WeightType::i8:
-      pack_panel_i8(rows, count, p.k, reinterpret_cast<int8_t*>(out), weight.memory.as<float>(layout.scales_offset) + begin,
-                    weight.memory.as<int32_t>(layout.sums_offset) + begin);
-      break;
+    case WeightType::i8: pack_panel_i8(rows, count, p.k, reinterpret_cast<int8_t*>(out), weight.memory.as<float>(layout.scales_offset) + begin); break;
     case WeightType::i4_g32:
     case WeightType::i4_g64:
     case WeightType::i4_g128: fits = pack_panel_i4(rows, count, p.k, int4_group(p.type), out); break;
@@ -314,8 +319,7 @@ size_t packed_bytes(int64_t n, int64_t k, WeightType type) {
 LinearWeight view_packed(const uint8_t* bytes, int64_t n, int64_t k, WeightType type) {
   const Layout layout = layout_of(n, k, type);
   const float* scales = reinterpret_cast<const float*>(bytes + layout.scales_offset);
-  const int32_t* sums = reinterpret_cast<const int32_t*>(bytes + layout.sums_offset);
-  return {{type, n, k, padded_k(type, k), bytes, scales, sums}, bytes, Region()};
+  return {{type, n, k, padded_k(type, k), bytes, scales}, bytes, Region()};
 }
 
 LinearWeight pack_linear(ThreadTeam& team, const std::vector<WeightPart>& parts, int64_t k, WeightType type, const PackOptions& options) {

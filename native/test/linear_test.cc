@@ -52,16 +52,18 @@ TEST("linear: a row has the same bits whatever rows are with it") {
   }
 }
 
-TEST("linear int8: every level gives the same bits") {
+TEST("linear int8 and int4: every level gives the same bits") {
   Random random(5);
   ThreadTeam team(1);
   const int64_t m = 19, k = 333, n = 50;
   const std::vector<float> data = random.floats(n * k), x = random.floats(m * k);
-  const LinearWeight weight = pack_linear(team, {{"w", reinterpret_cast<const uint8_t*>(data.data()), WeightType::f32, n}}, k, WeightType::i8);
-  const std::vector<float> first = run_linear(*levels().front(), weight.packed, x.data(), m, nullptr, 1);
-  for (const KernelTable* kernels : levels()) {
-    const std::vector<float> y = run_linear(*kernels, weight.packed, x.data(), m, nullptr, 2);
-    check(std::memcmp(y.data(), first.data(), y.size() * 4) == 0, std::string(kernels->name) + " differs");
+  for (const WeightType type : {WeightType::i8, WeightType::i4_g32, WeightType::i4_g64, WeightType::i4_g128}) {
+    const LinearWeight weight = pack_linear(team, {{"w", reinterpret_cast<const uint8_t*>(data.data()), WeightType::f32, n}}, k, type);
+    const std::vector<float> first = run_linear(*levels().front(), weight.packed, x.data(), m, nullptr, 1);
+    for (const KernelTable* kernels : levels()) {
+      const std::vector<float> y = run_linear(*kernels, weight.packed, x.data(), m, nullptr, 2);
+      check(std::memcmp(y.data(), first.data(), y.size() * 4) == 0, std::string(kernels->name) + " differs");
+    }
   }
 }
 

@@ -73,7 +73,7 @@ export interface PackOptions {
   readonly tensors: ReadonlyMap<string, TensorSource>;
   /** Storage type of linear weights that are not quantised. */
   readonly weightDType: WeightDType;
-  /** Of linear weights, with per-token dynamic int8 activations; see base/quantization.ts. */
+  /** Of linear weights, with int8 activations made on the fly; see base/quantization.ts. */
   readonly quantization: Quantization;
   /** Absent: packed weights are not kept. */
   readonly packedStore?: PackedStore;

@@ -1,8 +1,8 @@
 import { expect, test } from 'vitest';
 import { QUANTIZATIONS, quantizedBytes, storedAs } from '../base/quantization.ts';
 import { Rng } from '../base/rng.ts';
-import { decodeInt4Groups, encodeInt4Groups, int4Linear } from './int4_group.ts';
-import { decodeInt8Rows, encodeInt8Rows } from './int8_channel.ts';
+import { decodeInt4Groups, encodeInt4Groups, encodeInt4Weight, int4Linear } from './int4_group.ts';
+import { decodeInt8, encodeActivations } from './int8_channel.ts';
 
 const normals = (count: number, seed: number) => {
   const rng = new Rng(seed);
@@ -55,17 +55,18 @@ test('constants, zeros, a last group that is shorter, and values near the ends o
 });
 
 test('a 4-bit linear is the product of the decoded factors', () => {
-  const [T, K, N] = [3, 100, 7];
+  const [T, K, N] = [3, 600, 7];
   const x = normals(T * K, 1);
-  const weight = encodeInt4Groups(normals(N * K, 2), K, 32);
+  const weight = encodeInt4Weight(normals(N * K, 2), K, 32);
+  const P = weight.width;
   const bias = normals(N, 3);
   const y = new Float32Array(T * N);
   int4Linear(x, weight, bias, y);
-  const [xs, ws] = [decodeInt8Rows(encodeInt8Rows(x, K)), decodeInt4Groups(weight)];
+  const [xs, ws] = [decodeInt8(encodeActivations(x, K)), decodeInt4Groups(weight)];
   for (let t = 0; t < T; t++) {
     for (let n = 0; n < N; n++) {
       let sum = bias[n] as number;
-      for (let k = 0; k < K; k++) sum += (xs[t * K + k] as number) * (ws[n * K + k] as number);
+      for (let k = 0; k < P; k++) sum += (xs[t * P + k] as number) * (ws[n * P + k] as number);
       expect(y[t * N + n]).toBeCloseTo(sum, 7);
     }
   }

@@ -1,11 +1,13 @@
 /**
- * 4 bits in groups: `group` consecutive weights of a row share a scale d and a minimum m (both bf16), w = d q + m with q in
- * 0..15. Made at load: the range in 15 steps, then twice the least-squares line through the quotients of the step before.
- * Activations are int8 per token as in int8_channel.ts. A group's products are summed exactly, 32 steps of k at a time, and
- * become fp32 in one chain of fused multiply-adds over ascending k.
+ * 4 bits in groups, both sides rotated first (rotation.ts): `group` consecutive weights of a row share a scale d and a minimum m
+ * (both bf16), w = d q + m with q in 0..15. Made at load: the range in 15 steps, then twice the least-squares line through the
+ * quotients of the step before. Activations are int8 in groups as in int8_channel.ts. A group's products are summed exactly,
+ * 32 steps of k at a time, and become fp32 in a chain of fused multiply-adds over ascending k for each scale of x, and those
+ * in another.
  */
 import { bfloat16Bits, bfloat16Value } from './dtypes.ts';
-import { encodeInt8Rows } from './int8_channel.ts';
+import { encodeActivations, type Int8Groups } from './int8_channel.ts';
+import { rotatedWidth, rotateWeights } from './rotation.ts';
 
 /** Steps of k between two conversions to fp32. */
 const CHUNK = 32;
@@ -18,6 +20,11 @@ export interface Int4Groups {
   readonly minimums: Float32Array;
   readonly width: number;
   readonly group: number;
+}
+
+/** The weight of a 4-bit linear, from a [rows, width] matrix. */
+export function encodeInt4Weight(matrix: Float32Array, width: number, group: number): Int4Groups {
+  return encodeInt4Groups(rotateWeights(matrix, width), rotatedWidth(width), group);
 }
 
 /** Quantises each row of a [rows, width] matrix; the last group of a row may be shorter. */
@@ -87,35 +94,46 @@ export function decodeInt4Groups({ quotients, groupScales, minimums, width, grou
   });
 }
 
-/** y [T, N] = x [T, K] weight^T + bias, with x quantised per row: the definition of a 4-bit linear. */
+/** y [T, N] = x [T, K] weight^T + bias, with x quantised as said above: the definition of a 4-bit linear. */
 export function int4Linear(x: Float32Array, weight: Int4Groups, bias: Float32Array | null, y: Float32Array): void {
-  const activations = encodeInt8Rows(x, weight.width);
   const outputs = weight.quotients.length / weight.width;
-  for (let t = 0; t < activations.scales.length; t++) {
-    const row = activations.values.subarray(t * weight.width, (t + 1) * weight.width);
+  const rows = y.length / outputs;
+  const activations = encodeActivations(x, x.length / rows);
+  for (let t = 0; t < rows; t++) {
     for (let n = 0; n < outputs; n++) {
-      const product = Math.fround(rowProduct(row, weight, n) * (activations.scales[t] as number));
-      y[t * outputs + n] = product + (bias ? (bias[n] as number) : 0);
+      y[t * outputs + n] = rowProduct(activations, t, weight, n) + (bias ? (bias[n] as number) : 0);
     }
   }
 }
 
-function rowProduct(x: Int8Array, weight: Int4Groups, n: number): number {
+function rowProduct(x: Int8Groups, t: number, weight: Int4Groups, n: number): number {
+  const scales = Math.ceil(x.width / x.group);
+  let product = 0;
+  for (let s = 0; s < scales; s++) {
+    const [from, to] = [s * x.group, Math.min(x.width, (s + 1) * x.group)];
+    const sum = scaledSum(x.values.subarray(t * x.width, (t + 1) * x.width), weight, n, from, to);
+    product = Math.fround(sum * (x.scales[t * scales + s] as number) + product);
+  }
+  return product;
+}
+
+/** Steps [from, to) of k, whole groups but for the last. */
+function scaledSum(x: Int8Array, weight: Int4Groups, n: number, from: number, to: number): number {
   const { quotients, groupScales, minimums, width, group } = weight;
   const groups = Math.ceil(width / group);
   let sum = 0;
-  for (let g = 0; g < groups; g++) {
-    const end = Math.min(width, (g + 1) * group);
+  for (let begin = from; begin < to; begin += group) {
+    const at = n * groups + begin / group;
     let total = 0;
-    for (let from = g * group; from < (g + 1) * group; from += CHUNK) {
+    for (let chunk = begin; chunk < Math.min(begin + group, to); chunk += CHUNK) {
       let products = 0;
-      for (let k = from; k < Math.min(from + CHUNK, end); k++) {
+      for (let k = chunk; k < chunk + CHUNK; k++) {
         products += (x[k] as number) * (quotients[n * width + k] as number);
         total += x[k] as number;
       }
-      sum = Math.fround(products * (groupScales[n * groups + g] as number) + sum);
+      sum = Math.fround(products * (groupScales[at] as number) + sum);
     }
-    sum = Math.fround(total * (minimums[n * groups + g] as number) + sum);
+    sum = Math.fround(total * (minimums[at] as number) + sum);
   }
   return sum;
 }

@@ -1,7 +1,14 @@
 import { expect, test } from 'vitest';
 import { Rng } from '../base/rng.ts';
 import { bfloat16Bits, bfloat16Value, decodeElements, float16Bits, float16Value, roundTo } from './dtypes.ts';
-import { decodeInt8Rows, encodeInt8Rows, int8Linear } from './int8_channel.ts';
+import {
+  ACTIVATION_GROUP,
+  decodeInt8,
+  encodeActivations,
+  encodeInt8,
+  encodeInt8Weight,
+  int8Linear,
+} from './int8_channel.ts';
 
 test('every half survives a round trip', () => {
   for (let half = 0; half < 65536; half++) {
@@ -47,8 +54,8 @@ test('int8 rows: error at most half a step, extremes exact, zeros stay zero', ()
   const width = 33;
   const matrix = Float32Array.from({ length: 5 * width }, () => rng.normal());
   matrix.fill(0, width, 2 * width);
-  const rows = encodeInt8Rows(matrix, width);
-  const back = decodeInt8Rows(rows);
+  const rows = encodeInt8(matrix, width);
+  const back = decodeInt8(rows);
   for (let i = 0; i < matrix.length; i++) {
     const step = rows.scales[Math.floor(i / width)] as number;
     expect(Math.abs(back[i]! - matrix[i]!)).toBeLessThanOrEqual(step * 0.5001);
@@ -59,23 +66,34 @@ test('int8 rows: error at most half a step, extremes exact, zeros stay zero', ()
 
 test('an int8 linear is the product of the decoded factors', () => {
   const rng = new Rng(4);
-  const [T, K, N] = [3, 40, 7];
+  const [T, K, N] = [3, 2 * ACTIVATION_GROUP + 40, 7];
   const x = Float32Array.from({ length: T * K }, () => rng.normal());
-  const weight = encodeInt8Rows(
-    Float32Array.from({ length: N * K }, () => rng.normal()),
+  const weight = encodeInt8Weight(
+    Float32Array.from({ length: N * K }, () => rng.normal() / 16),
     K,
   );
+  const P = weight.width;
   const bias = Float32Array.from({ length: N }, () => rng.normal());
   const y = new Float32Array(T * N);
   int8Linear(x, weight, bias, y);
-  const [xs, ws] = [decodeInt8Rows(encodeInt8Rows(x, K)), decodeInt8Rows(weight)];
+  const [xs, ws] = [decodeInt8(encodeActivations(x, K)), decodeInt8(weight)];
   for (let t = 0; t < T; t++) {
     for (let n = 0; n < N; n++) {
       let sum = bias[n]!;
-      for (let k = 0; k < K; k++) sum += xs[t * K + k]! * ws[n * K + k]!;
+      for (let k = 0; k < P; k++) sum += xs[t * P + k]! * ws[n * P + k]!;
       expect(y[t * N + n]).toBeCloseTo(sum, 5);
     }
   }
+});
+
+test('a large element of x makes the step coarse for its own group alone', () => {
+  const rng = new Rng(5);
+  const K = 3 * ACTIVATION_GROUP;
+  const x = Float32Array.from({ length: K }, () => rng.normal());
+  x[ACTIVATION_GROUP + 7] = 1000;
+  const { scales } = encodeInt8(x, K, ACTIVATION_GROUP);
+  expect(scales[1]).toBeCloseTo(1000 / 127, 5);
+  for (const group of [0, 2]) expect(scales[group]).toBeLessThan(5 / 127);
 });
 
 test('roundTo keeps fp32 and rounds the others', () => {

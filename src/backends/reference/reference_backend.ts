@@ -9,8 +9,8 @@ import { opByName } from '../../ops/index.ts';
 import { elementCount } from '../../program/memory_plan.ts';
 import { makesLogits, type OpCall, type Program, type ValueId, type WeightDecl } from '../../program/program.ts';
 import { roundTo } from '../../quant/dtypes.ts';
-import { encodeInt4Groups, int4Linear } from '../../quant/int4_group.ts';
-import { encodeInt8Rows, int8Linear } from '../../quant/int8_channel.ts';
+import { encodeInt4Weight, int4Linear } from '../../quant/int4_group.ts';
+import { encodeInt8Weight, int8Linear } from '../../quant/int8_channel.ts';
 import { roundKv } from '../../quant/kv_cache.ts';
 import type { Backend, LoadedModel, LoadOptions, OpRun, OpRunResult } from '../backend.ts';
 import { ReferenceLogitRows } from './logit_rows.ts';
@@ -168,10 +168,10 @@ function packLinear(
   if (quantized === null) return { ...denseWeight(roundTo(dtype, data), width), bytes: data.byteLength };
   const group = groupOf(quantized);
   if (group === null) {
-    const weight = encodeInt8Rows(data, width);
+    const weight = encodeInt8Weight(data, width);
     return { multiply: (x, bias, y) => int8Linear(x, weight, bias, y), bytes: bytesOf(weight) };
   }
-  const weight = encodeInt4Groups(data, width, group);
+  const weight = encodeInt4Weight(data, width, group);
   return { multiply: (x, bias, y) => int4Linear(x, weight, bias, y), bytes: bytesOf(weight) };
 }
 
