@@ -92,13 +92,18 @@ std::optional<LinearArgs> Model::next_linear(const Step& step, const OpCall* nex
   return args.m > 0 && kernels_.linear_needs_prepare(args) ? std::optional(args) : std::nullopt;
 }
 
-// Has `write` fill the member's rows of y. What a linear wants of them next is done at once, their elements still being near.
+// Has `write` fill the member's rows of y. A linear that comes next has its input prepared some rows at a time, while they
+// are in the nearest caches.
 template <class Write>
 void Model::write_rows(const Step& step, int32_t y, Share& share, const Write& write) {
   const std::optional<LinearArgs> linear = next_linear(step, share.next, y);
   if (!linear) return write(share_of(step.of(rows(y)), share.member, threads()));
-  write(Range{kernels_.linear_prepare_begin(*linear, share.member, threads()), kernels_.linear_prepare_begin(*linear, share.member + 1, threads())});
-  kernels_.linear_prepare(*linear, share.member, threads());
+  constexpr int64_t kRowsAtOnce = 12;
+  const int64_t pieces = 1 + linear->m / (kRowsAtOnce * threads()), all = pieces * threads();
+  for (int64_t piece = share.member * pieces; piece < (share.member + 1) * pieces; piece++) {
+    write(Range{kernels_.linear_prepare_begin(*linear, piece, all), kernels_.linear_prepare_begin(*linear, piece + 1, all)});
+    kernels_.linear_prepare(*linear, piece, all);
+  }
   share.prepared = true;
 }
 
