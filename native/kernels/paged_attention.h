@@ -241,8 +241,9 @@ inline void weigh_row(const AttentionShape& shape, const Stripe<Kv>& stripe, con
 }
 
 // out += sum of weight * value over positions [low, high) of a stripe, ascending, for PARTS * 16 dimensions of ROWS rows.
+// Out of line, as each is used for one row in several places.
 template <int ROWS, int PARTS, class Kv>
-inline void accumulate_dims(const float* weights, const typename Kv::T* const* values, const typename Kv::T* const* ahead, int64_t dim, int64_t value_stride, const Visible& range, float* out, int64_t out_stride) {
+[[gnu::noinline]] static void accumulate_dims(const float* weights, const typename Kv::T* const* values, const typename Kv::T* const* ahead, int64_t dim, int64_t value_stride, const Visible& range, float* out, int64_t out_stride) {
   constexpr int N = PARTS * kTileVectors;
   F acc[ROWS][N];
   for (int r = 0; r < ROWS; r++) {

@@ -28,11 +28,11 @@ export const linear_silu_mul = defineOp({
   },
   cases: [
     { T: 1, K: 64, I: 96, gateBias: 0, upBias: 0 },
-    { T: 1, K: 97, I: 35, gateBias: 1, upBias: 1 },
+    { T: 1, K: 97, I: 131, gateBias: 1, upBias: 1 },
     { T: 7, K: 129, I: 47, gateBias: 1, upBias: 0 },
     { T: 33, K: 80, I: 130, gateBias: 0, upBias: 0 },
     { T: 103, K: 1090, I: 18, gateBias: 0, upBias: 1 },
   ],
-  // Both factors carry the rounding that linear's bound is for.
-  tolerance: { ...linear.tolerance, bfloat16: 2.5e-5 },
+  // Both factors carry the rounding that linear's bound is for, and the activation steepens one of them.
+  tolerance: { ...linear.tolerance, bfloat16: 2.5 * linear.tolerance.bfloat16 },
 });

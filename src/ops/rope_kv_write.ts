@@ -116,7 +116,7 @@ export const rope_kv_write = defineOp({
     },
   ],
   // Keyed by KV dtype. A rotated key that is off by a unit in the last place may round to the other neighbour.
-  tolerance: { float32: 1e-12, bfloat16: 1e-6, fp8_e4m3: 1e-4, fp8_e5m2: 1e-3, int8_per_token_head: 1e-5 },
+  tolerance: { float32: 1e-12, bfloat16: 1e-6, fp8_e4m3: 1e-5, fp8_e5m2: 1e-5, int8_per_token_head: 1e-5 },
 });
 
 /** Columns [from, to) of a matrix, copied. */

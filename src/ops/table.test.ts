@@ -8,7 +8,9 @@ test.each(OP_NAMES)('%s: the row is complete', (name) => {
   expect(op.doc.length).toBeGreaterThan(10);
   expect(op.cases.length).toBeGreaterThanOrEqual(2);
   expect(Object.keys(op.tolerance).length).toBeGreaterThan(0);
-  for (const bound of Object.values(op.tolerance)) expect(bound).toBeLessThanOrEqual(1e-5);
+  // Of one rounded factor; linear_silu_mul is a product of two.
+  const most = name === 'linear_silu_mul' ? 2.5e-5 : 1e-5;
+  for (const bound of Object.values(op.tolerance)) expect(bound).toBeLessThanOrEqual(most);
   for (const sizes of op.cases) {
     const letters = Object.values(op.inputs).flatMap((spec) => spec.dims);
     for (const letter of letters) expect(sizes, `${name} ${JSON.stringify(sizes)}`).toHaveProperty(letter);
