@@ -157,8 +157,9 @@ await setupOrExit();
 try {
   await installPeer();
   const { inspectMachine } = await import(join(ROOT, 'dist', 'config', 'machine.js'));
+  const { countCores } = await import(join(ROOT, 'dist', 'config', 'topology.js'));
   const { measureRoof } = await import(join(ROOT, 'dist', 'cli', 'bench', 'roof.js'));
-  const threads = asked.threads ?? inspectMachine([]).physicalCores;
+  const threads = asked.threads ?? countCores(inspectMachine([]).cpus);
   const models = [];
   for (const shape of asked.models) models.push(await makeModel(shape, asked.formats));
   const before = measureRoof(threads);
