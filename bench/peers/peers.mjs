@@ -156,13 +156,11 @@ const asked = options();
 await setupOrExit();
 try {
   await installPeer();
-  const { inspectMachine } = await import(join(ROOT, 'dist', 'config', 'machine.js'));
-  const { countCores } = await import(join(ROOT, 'dist', 'config', 'topology.js'));
   const { measureRoof } = await import(join(ROOT, 'dist', 'cli', 'bench', 'roof.js'));
-  const threads = asked.threads ?? countCores(inspectMachine([]).cpus);
+  const before = measureRoof(asked.threads);
+  const { threads } = before;
   const models = [];
   for (const shape of asked.models) models.push(await makeModel(shape, asked.formats));
-  const before = measureRoof(threads);
   const measured = [];
   for (const model of models)
     for (const format of asked.formats) measured.push(await measure(model, format, { ...asked, threads }));

@@ -32,11 +32,11 @@ export const rope_kv_write = defineOp({
     return rope.check({ ...s, K: queries });
   },
   reference(call) {
-    const [qkv = null, positions = null, table = null, slots = null, qNorm = null, kNorm = null] = call.inputs;
+    const [, positions = null, table = null, slots = null, qNorm = null, kNorm = null] = call.inputs;
     const queries = attr(call, 'queries');
     const [rows, width] = rowsAndWidth(call, 0);
     const keys = (width - queries) / 2;
-    const part = (from: number, to: number) => columns(floatInput({ ...call, inputs: [qkv] }, 0), width, from, to);
+    const part = (from: number, to: number) => columns(floatInput(call, 0), width, from, to);
     const rotated = (x: Float32Array, norm: typeof qNorm, y: Float32Array) => {
       if (norm !== null) rms_norm.reference({ ...call, inputs: [x, norm], outputs: [x] });
       rope.reference(matrixCall(call, [x, positions, table], [rows, x.length / rows], [y]));

@@ -6,8 +6,6 @@ import { QUANTIZATIONS } from '../../base/quantization.ts';
 import { parseCommandLine } from '../../config/command_line.ts';
 import type { ConfigOf, FlagTable } from '../../config/flag_types.ts';
 import { helpText } from '../../config/help.ts';
-import { inspectMachine } from '../../config/machine.ts';
-import { countCores } from '../../config/topology.ts';
 import { type JsonObject, loadModelConfig, recordProgram } from '../../models/index.ts';
 import { fuseProgram } from '../../program/fuse.ts';
 import { shapeConfig } from '../../weights/random_model.ts';
@@ -167,8 +165,8 @@ export async function benchKernels(args: readonly string[]): Promise<number> {
     console.log(helpText({ usage, table: KERNEL_FLAGS, groups: { own: 'Benchmark' } }, help));
     return 0;
   }
-  const threads = values.threads ?? countCores(inspectMachine([]).cpus);
-  const roof = measureRoof(threads, values.isa ?? undefined);
+  const roof = measureRoof(values.threads, values.isa ?? undefined);
+  const { threads } = roof;
   const options: KernelOptions = {
     weightDType: values.dtype,
     quantization: values.quantization,

@@ -2,6 +2,7 @@
 import { cpuMeasurements, createCpuBackend, type TeamMeasurements } from '../../backends/cpu/cpu_backend.ts';
 import { assert } from '../../base/assert.ts';
 import { inspectMachine } from '../../config/machine.ts';
+import { resolveThreads } from '../../config/resolve.ts';
 import { placeThreads } from '../../config/topology.ts';
 
 export interface Roof {
@@ -22,10 +23,15 @@ function best(measure: () => number): number {
   return Math.max(measure(), measure(), measure());
 }
 
-/** Measures for about a second. Throws `native_missing`, `isa_unsupported`. */
-export function measureRoof(threads: number, isa = createCpuBackend().isaLevels[0]): Roof {
+/**
+ * Measures for about a second, with as many threads as a model would get (null = no wish). Throws `flag_invalid`,
+ * `native_missing`, `isa_unsupported`.
+ */
+export function measureRoof(asked: number | null, isa = createCpuBackend().isaLevels[0]): Roof {
   assert(isa !== undefined, 'a cpu backend without instruction sets is not created');
-  const machine = cpuMeasurements(threads, placeThreads(inspectMachine([]).cpus, threads));
+  const facts = inspectMachine([]);
+  const threads = resolveThreads({ backend: 'cpu', threads: asked }, facts);
+  const machine = cpuMeasurements(threads, placeThreads(facts.cpus, threads));
   return {
     isa,
     threads,
