@@ -132,6 +132,29 @@ inline Visible visible_to(const AttentionArgs& args, int64_t position, int64_t a
   return {max_i64(first_visible(args, position) - at, 0), min_i64(position + 1 - at, kStripe)};
 }
 
+// acc[r][i] += factors[r * stride] * load(i), fused. Few vectors stay in registers for all rows; of many, one at a time.
+template <int ROWS, int N, class Load>
+MILL_INLINE void add_products(F (&acc)[ROWS][N], const float* factors, int64_t stride, const Load& load) {
+  if constexpr (N <= 2) {
+    F x[N];
+#pragma GCC unroll 16
+    for (int i = 0; i < N; i++) x[i] = load(i);
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; r++) {
+      const F factor = Simd::set1(factors[r * stride]);
+#pragma GCC unroll 16
+      for (int i = 0; i < N; i++) acc[r][i] = Simd::fma(factor, x[i], acc[r][i]);
+    }
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < N; i++) {
+      const F x = load(i);
+#pragma GCC unroll 16
+      for (int r = 0; r < ROWS; r++) acc[r][i] = Simd::fma(Simd::set1(factors[r * stride]), x, acc[r][i]);
+    }
+  }
+}
+
 // Scores of ROWS queries [head_dim][stride] against the keys of TILES tiles: one chain over the head dimension for each. `ahead` is asked for.
 template <int ROWS, int TILES, class Kv>
 inline void score_tiles(const float* query, int64_t stride, const typename Kv::T* const* keys, const typename Kv::T* const* ahead, int64_t head_dim, float* scores) {
@@ -143,24 +166,7 @@ inline void score_tiles(const float* query, int64_t stride, const typename Kv::T
   for (int64_t d = 0; d < head_dim; d++) {
 #pragma GCC unroll 4
     for (int t = 0; t < TILES; t++) Simd::prefetch(ahead[t] + d * kTile);
-    if constexpr (N <= 2) {
-      F key[N];
-#pragma GCC unroll 16
-      for (int i = 0; i < N; i++) key[i] = Kv::load(keys[i / kTileVectors] + d * kTile + i % kTileVectors * W);
-#pragma GCC unroll 16
-      for (int r = 0; r < ROWS; r++) {
-        const F q = Simd::set1(query[d * stride + r]);
-#pragma GCC unroll 16
-        for (int i = 0; i < N; i++) acc[r][i] = Simd::fma(q, key[i], acc[r][i]);
-      }
-    } else {
-#pragma GCC unroll 16
-      for (int i = 0; i < N; i++) {
-        const F key = Kv::load(keys[i / kTileVectors] + d * kTile + i % kTileVectors * W);
-#pragma GCC unroll 16
-        for (int r = 0; r < ROWS; r++) acc[r][i] = Simd::fma(Simd::set1(query[d * stride + r]), key, acc[r][i]);
-      }
-    }
+    add_products(acc, query + d * stride, 1, [&](int i) { return Kv::load(keys[i / kTileVectors] + d * kTile + i % kTileVectors * W); });
   }
   for (int r = 0; r < ROWS; r++) {
     for (int i = 0; i < N; i++) Simd::store(scores + r * kStripe + i * W, acc[r][i]);
@@ -243,7 +249,7 @@ inline void weigh_row(const AttentionShape& shape, const Stripe<Kv>& stripe, con
 // out += sum of weight * value over positions [low, high) of a stripe, ascending, for PARTS * 16 dimensions of ROWS rows.
 // Out of line, as each is used for one row in several places.
 template <int ROWS, int PARTS, class Kv>
-[[gnu::noinline]] static void accumulate_dims(const float* weights, const typename Kv::T* const* values, const typename Kv::T* const* ahead, int64_t dim, int64_t value_stride, const Visible& range, float* out, int64_t out_stride) {
+inline void accumulate_dims(const float* weights, const typename Kv::T* const* values, const typename Kv::T* const* ahead, int64_t dim, int64_t value_stride, const Visible& range, float* out, int64_t out_stride) {
   constexpr int N = PARTS * kTileVectors;
   F acc[ROWS][N];
   for (int r = 0; r < ROWS; r++) {
@@ -256,24 +262,7 @@ template <int ROWS, int PARTS, class Kv>
     const float* weight = weights + t * kTile;
     for (int64_t j = begin; j < end; j++) {
       Simd::prefetch(next + j * PARTS * kTile);
-      if constexpr (N <= 2) {
-        F value[N];
-#pragma GCC unroll 16
-        for (int i = 0; i < N; i++) value[i] = Kv::load(from + j * value_stride + i * W);
-#pragma GCC unroll 16
-        for (int r = 0; r < ROWS; r++) {
-          const F w = Simd::set1(weight[r * kStripe + j]);
-#pragma GCC unroll 16
-          for (int i = 0; i < N; i++) acc[r][i] = Simd::fma(w, value[i], acc[r][i]);
-        }
-      } else {
-#pragma GCC unroll 16
-        for (int i = 0; i < N; i++) {
-          const F value = Kv::load(from + j * value_stride + i * W);
-#pragma GCC unroll 16
-          for (int r = 0; r < ROWS; r++) acc[r][i] = Simd::fma(Simd::set1(weight[r * kStripe + j]), value, acc[r][i]);
-        }
-      }
+      add_products(acc, weight + j, kStripe, [&](int i) { return Kv::load(from + j * value_stride + i * W); });
     }
   }
   for (int r = 0; r < ROWS; r++) {
