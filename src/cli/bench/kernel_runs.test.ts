@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { createCpuBackend } from '../../backends/cpu/cpu_backend.ts';
 import { createReferenceBackend } from '../../backends/reference/reference_backend.ts';
 import { loadModelConfig, recordProgram } from '../../models/index.ts';
 import { OP_NAMES } from '../../ops/index.ts';
@@ -20,15 +21,19 @@ const program = recordProgram(loadModelConfig(shapeConfig('tiny-llama') as Json)
 
 describe('kernel runs', () => {
   it('cover the op table, each different call once, and every run runs', () => {
-    const backend = createReferenceBackend();
+    const backends = [createReferenceBackend(), createCpuBackend()];
     const seen = new Set<string>();
     const labels: string[] = [];
     const shape = { sequences: 2, tokens: 3, context: 20 };
     for (const { label, run, cost } of [program, fuseProgram(program)].flatMap((p) => [
       ...kernelRuns(p, shape, options),
     ])) {
-      const { outputs } = backend.runOp(run);
-      for (const output of outputs) expect(output.every(Number.isFinite), label).toBe(true);
+      const [expected, actual] = backends.map((backend) => backend.runOp(run).outputs);
+      for (const output of expected ?? []) expect(output.every(Number.isFinite), label).toBe(true);
+      expect(
+        actual?.map(({ length }) => length),
+        label,
+      ).toEqual(expected?.map(({ length }) => length));
       expect(cost.bytes, label).toBeGreaterThan(0);
       seen.add(run.op);
       labels.push(label);

@@ -112,6 +112,16 @@ function operand(
   }
 }
 
+/** The step's sizes as this call sees them: the rows an op calls T are the logit rows for the linear behind the last norm. */
+function callSizes(op: OpSpec, step: StepInputs, inputShapes: OpRun['inputShapes']): StepInputs['sizes'] {
+  const sizes = { ...step.sizes };
+  for (const [at, { kind, dims }] of Object.values(op.inputs).entries()) {
+    const rows = inputShapes[at]?.[0];
+    if (kind === 'value' && rows !== undefined) sizes[dims[0] as keyof StepInputs['sizes']] = rows;
+  }
+  return sizes;
+}
+
 function makeRun(program: Program, call: OpCall, shape: StepShape, options: KernelOptions): KernelRun {
   const op = opByName(call.op);
   const rng = new Rng(1);
@@ -128,7 +138,7 @@ function makeRun(program: Program, call: OpCall, shape: StepShape, options: Kern
   const run: OpRun = {
     op: call.op,
     attrs: 'layer' in call.attrs ? { ...call.attrs, layer: 0 } : call.attrs,
-    sizes: step.sizes,
+    sizes: callSizes(op, step, inputShapes),
     inputs: values.map((value, at) =>
       value === null ? null : operand(value, inputShapes[at] as number[], step, rows, rng),
     ),
