@@ -215,6 +215,7 @@ MILL_INLINE constexpr int64_t attention_scratch_bytes(int64_t head_dim) {
 
 struct KernelTable {
   const char* name;
+  int64_t panels_one_row;  // that `linear` multiplies a single row by at a time
   void (*embedding)(const EmbeddingArgs&, int64_t begin, int64_t end);
   void (*rms_norm)(const RmsNormArgs&, int64_t begin, int64_t end);  // groups
   // Whether `linear` reads prepared input; then all of linear_prepare comes first.

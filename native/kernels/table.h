@@ -64,7 +64,7 @@ inline double peak(int kind, int64_t iterations, float* sink) {
 }
 
 constexpr KernelTable base_table(const char* name) {
-  return {name, embedding, rms_norm, linear_needs_prepare, linear_prepare_begin, linear_prepare, linear, rope, kv_write, paged_attention, attention_merge, add, silu_mul, gather_rows, argmax, log_sum_exp, rank, block_maxima, softmax_weights, peak};
+  return {name, Simd::kPanelsOneRow, embedding, rms_norm, linear_needs_prepare, linear_prepare_begin, linear_prepare, linear, rope, kv_write, paged_attention, attention_merge, add, silu_mul, gather_rows, argmax, log_sum_exp, rank, block_maxima, softmax_weights, peak};
 }
 
 }  // namespace mill::MILL_ISA

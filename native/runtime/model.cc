@@ -35,7 +35,7 @@ int64_t total_rows(const std::vector<Model::FilePart>& parts) {
 }  // namespace
 
 Model::Model(const KernelTable& kernels, Program program, const KvShape& kv, const Limits& limits, int threads, const Placement& placement)
-    : kernels_(kernels), program_(std::move(program)), kv_(kv), limits_(limits), weights_(program_.values.size()), row_scratch_(static_cast<size_t>(std::max(1, threads))), numa_(several_nodes(placement.nodes)), team_(threads, placement) {
+    : kernels_(kernels), program_(std::move(program)), kv_(kv), limits_(limits), weights_(program_.values.size()), row_scratch_(static_cast<size_t>(std::max(1, threads))), panel_shares_(std::max(1, threads)), numa_(several_nodes(placement.nodes)), team_(threads, placement) {
   check_program();
   const KvLayer empty = kv_layer(kv_.type, kv_.block_size, kv_.num_blocks, kv_.kv_heads, kv_.head_dim, nullptr, nullptr);
   keys_ = Region(static_cast<size_t>(kv_.layers * empty.key_bytes()), "the KV cache");

@@ -14,6 +14,7 @@
 #include "region.h"
 #include "sampling.h"
 #include "thread_team.h"
+#include "work_shares.h"
 
 namespace mill {
 
@@ -134,6 +135,7 @@ class Model {
   struct Share {
     int member;
     int64_t attention_calls;  // so far
+    int64_t linear_calls;     // so far
     bool prepared;            // the next linear's input is
     const OpCall* next;       // after this call, null = none
   };
@@ -155,6 +157,9 @@ class Model {
   template <class Write>
   void write_rows(const Step& step, int32_t y, Share& share, const Write& write);
   void prepare_linear(const LinearArgs& args, Share& share);
+  int64_t least_panels(const LinearArgs& args) const;
+  template <class Visit>
+  void take_panels(const LinearArgs& args, Share& share, const Visit& visit);
   LinearArgs linear_args(const Step& step, int32_t x, int32_t matrix, int32_t bias, int32_t y) const;
   LinearArgs linear_args(const Step& step, const OpCall& call) const;
   LinearArgs gate_args(const Step& step, const OpCall& call) const;
@@ -192,6 +197,7 @@ class Model {
   double* marks_ = nullptr;
   // Of the attention calls of a run, even and odd ones: one is taken from while the other is set back.
   alignas(64) std::atomic<size_t> next_work_[2]{};
+  WorkShares panel_shares_;
   const bool numa_;  // members are on several nodes
   // Last: its threads end before what they use goes.
   ThreadTeam team_;

@@ -22,12 +22,13 @@ Range share_of_elements(int64_t count, int member, int members) {
 void Model::run_calls(const Step& step, size_t begin, size_t end) {
   plan_attention(step);
   next_work_[0] = next_work_[1] = 0;
+  panel_shares_.reset();
   const auto start = std::chrono::steady_clock::now();
   const auto mark = [&](int member, size_t call) {
     if (marks_ && member == 0) marks_[call + 1] = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   };
   team_.run([&](int member) {
-    Share share{member, 0, false, nullptr};
+    Share share{member, 0, 0, false, nullptr};
     for (size_t i = begin; i < end; i++) {
       const OpCall& call = program_.calls[i];
       share.next = i + 1 < end ? &program_.calls[i + 1] : nullptr;
@@ -150,12 +151,26 @@ void Model::prepare_linear(const LinearArgs& args, Share& share) {
   team_.barrier();
 }
 
+// Panels that are worth taking by themselves: some 60 us of work. Small ops keep to the shares, whose weights may still
+// be in the member's caches.
+int64_t Model::least_panels(const LinearArgs& args) const {
+  constexpr int64_t kPieceBytes = 1 << 20, kOperationsPerByte = 6;
+  const int64_t k = args.weight.k_padded, cost = panel_bytes(args.weight.type, k) + 2 * args.m * k * kPanel / kOperationsPerByte;
+  // AMX multiplies several rows by pairs of panels.
+  const int64_t together = args.m == 1 ? kernels_.panels_one_row : 2;
+  return (kPieceBytes / cost / together + 1) * together;
+}
+
+template <class Visit>
+void Model::take_panels(const LinearArgs& args, Share& share, const Visit& visit) {
+  panel_shares_.take(share.linear_calls++, share.member, args.weight.panels(), least_panels(args), visit);
+}
+
 void Model::run_linear(const Step& step, const OpCall& call, Share& share) {
   const LinearArgs args = linear_args(step, call);
   if (args.m == 0) return;
   prepare_linear(args, share);
-  const Range panels = share_of(args.weight.panels(), share.member, threads());
-  if (panels.begin < panels.end) kernels_.linear(args, panels.begin, panels.end);
+  take_panels(args, share, [&](Range panels) { kernels_.linear(args, panels.begin, panels.end); });
 }
 
 // A member has the same columns of both, so that it need not wait for the others before the product.
@@ -164,14 +179,15 @@ void Model::run_linear_silu_mul(const Step& step, const OpCall& call, Share& sha
   const LinearArgs gate = gate_args(step, call);
   if (gate.m == 0) return;
   prepare_linear(gate, share);
-  const Range panels = share_of(gate.weight.panels(), share.member, threads());
-  if (panels.begin == panels.end) return;
   const LinearArgs up = linear_args(step, call.inputs[op::in_x], call.inputs[op::in_up_weight], call.inputs[op::in_up_bias], call.outputs[op::out_up]);
-  kernels_.linear(gate, panels.begin, panels.end);
-  kernels_.linear(up, panels.begin, panels.end);
   const SiluMulArgs product{gate.y, up.y, gate.y};
-  const int64_t n = gate.weight.n, begin = panels.begin * kPanel, end = std::min(panels.end * kPanel, n);
-  for (int64_t row = 0; row < gate.m; row++) kernels_.silu_mul(product, row * n + begin, row * n + end);
+  const int64_t n = gate.weight.n;
+  take_panels(gate, share, [&](Range panels) {
+    kernels_.linear(gate, panels.begin, panels.end);
+    kernels_.linear(up, panels.begin, panels.end);
+    const int64_t begin = panels.begin * kPanel, end = std::min(panels.end * kPanel, n);
+    for (int64_t row = 0; row < gate.m; row++) kernels_.silu_mul(product, row * n + begin, row * n + end);
+  });
 }
 
 void Model::run_rope(const Step& step, const OpCall& call, const Share& share) {

@@ -9,6 +9,7 @@
 #include "../runtime/cores.h"
 #include "../runtime/failure.h"
 #include "../runtime/sampling.h"
+#include "../runtime/work_shares.h"
 #include "test.h"
 
 namespace mill::test {
@@ -58,6 +59,46 @@ TEST("thread team: a pause between runs, in which the others sleep, loses no run
     }
   }
   check(count == 70, "not all members ran each time");
+}
+
+TEST("work shares: every unit is taken once, in each use of each run, however late a member comes") {
+  for (const int members : {1, 2, 3, 7}) {
+    ThreadTeam team(members);
+    WorkShares shares(members);
+    for (int run = 0; run < 20; run++) {
+      constexpr int kUses = 5;
+      const int64_t counts[kUses] = {0, 1, 2 * members - 1, 97, 1000};
+      std::vector<std::atomic<int>> taken[kUses];
+      for (int use = 0; use < kUses; use++) taken[use] = std::vector<std::atomic<int>>(static_cast<size_t>(counts[use]));
+      shares.reset();
+      team.run([&](int member) {
+        for (int use = 0; use < kUses; use++) {
+          if (member == run % members) std::this_thread::sleep_for(std::chrono::microseconds(50 * (run % 3)));
+          shares.take(use, member, counts[use], 1 + run % 4, [&](Range piece) {
+            for (int64_t i = piece.begin; i < piece.end; i++) taken[use][static_cast<size_t>(i)]++;
+          });
+          team.barrier();
+        }
+      });
+      for (const auto& units : taken) {
+        for (const auto& times : units) check(times == 1, "a unit was not taken once");
+      }
+    }
+  }
+}
+
+TEST("work shares: who is early takes from the share of who is late") {
+  ThreadTeam team(2);
+  WorkShares shares(2);
+  std::atomic<int64_t> early{0};
+  team.run([&](int member) {
+    const auto start = std::chrono::steady_clock::now();
+    while (member == 1 && early.load() < 16 && std::chrono::steady_clock::now() - start < std::chrono::seconds(10)) std::this_thread::yield();
+    shares.take(0, member, 16, 1, [&](Range piece) {
+      if (member == 0) early += piece.end - piece.begin;
+    });
+  });
+  check(early == 16, "the late member's share was left to it");
 }
 
 TEST("there is a core") { check(available_cores() >= 1, "no core"); }
