@@ -63,6 +63,31 @@ inline double peak_tiles(int64_t iterations, float* sink) {
 inline double peak_bf16(int64_t iterations, float* sink) { return peak_tiles<true>(iterations, sink); }
 inline double peak_int8(int64_t iterations, float* sink) { return peak_tiles<false>(iterations, sink); }
 
+#elif defined(MILL_MMLA)
+
+template <class Sum>
+inline double peak_mmla(int64_t iterations, float* sink, Sum zero, int depth) {
+  constexpr int chains = 16;
+  Sum acc[chains];
+  for (int i = 0; i < chains; i++) acc[i] = zero;
+  const Simd::Bytes x = Simd::load_bytes(sink), w = Simd::load_bytes(sink);
+  for (int64_t n = 0; n < iterations; n++) {
+#pragma GCC unroll 16
+    for (int i = 0; i < chains; i++) acc[i] = Simd::mmla(acc[i], x, w);
+  }
+  alignas(16) uint32_t result[4] = {};
+  for (int i = 0; i < chains; i++) {
+    uint32_t bits[4];
+    __builtin_memcpy(bits, &acc[i], 16);
+    for (int j = 0; j < 4; j++) result[j] ^= bits[j];
+  }
+  sink[2] = to_float(result[0] ^ result[1] ^ result[2] ^ result[3]);
+  return static_cast<double>(iterations) * chains * 2 * 2 * depth * 2;
+}
+
+inline double peak_bf16(int64_t iterations, float* sink) { return peak_mmla(iterations, sink, Simd::zero(), 4); }
+inline double peak_int8(int64_t iterations, float* sink) { return peak_mmla(iterations, sink, Simd::zero_i32(), 8); }
+
 #else
 
 inline double peak_int8(int64_t iterations, float* sink) { return peak_i8(iterations, sink); }

@@ -1,4 +1,4 @@
-// NEON (aarch64): 4 lanes of fp32.
+// NEON (aarch64): 4 lanes of fp32. With MILL_MMLA also the matrix instructions of ARMv8.6.
 #pragma once
 #include <arm_neon.h>
 
@@ -12,7 +12,11 @@ struct Simd {
   static constexpr int kRows = 6;
   static constexpr int kPanels = 1;
   static constexpr int kPanelsOneRow = 2;
+#ifdef __ARM_FEATURE_DOTPROD
+  static constexpr int kRowsI8 = 4;
+#else
   static constexpr int kRowsI8 = 2;
+#endif
   static constexpr bool kDotBf16 = false;
   using F = float32x4_t;
   using I = int32x4_t;
@@ -107,7 +111,32 @@ struct Simd {
   static I dot_u4(I acc, int8x16_t w, I x) { return dot_i8(acc, w, x); }
   static I sum_u4(I acc) { return acc; }
 
-  static void prefetch(const void* p) { __builtin_prefetch(p); }
+#ifdef MILL_MMLA
+  using Bytes = int8x16_t;
+  static Bytes load_bytes(const void* p) { return vld1q_s8(static_cast<const int8_t*>(p)); }
+  struct BytesPair {
+    Bytes first;
+    Bytes second;
+  };
+  // a0 b0 a1 b1 and a2 b2 a3 b3, in words of 32 bits.
+  static BytesPair zip_words(Bytes a, Bytes b) {
+    const int32x4_t x = vreinterpretq_s32_s8(a), y = vreinterpretq_s32_s8(b);
+    return {vreinterpretq_s8_s32(vzip1q_s32(x, y)), vreinterpretq_s8_s32(vzip2q_s32(x, y))};
+  }
+  struct FloatPair {
+    F first;
+    F second;
+  };
+  // a0 a1 b0 b1 and a2 a3 b2 b3.
+  static FloatPair zip_halves(F a, F b) { return {vcombine_f32(vget_low_f32(a), vget_low_f32(b)), vcombine_f32(vget_high_f32(a), vget_high_f32(b))}; }
+  // acc + x w^T, where x and w are two rows of 8 int8, or of 4 bf16 and acc, row by row, 2 x 2. For bf16 each pair of k is added
+  // to the sum before the next, with inputs and results flushed to zero when denormal.
+  static I mmla(I acc, Bytes x, Bytes w) { return vmmlaq_s32(acc, x, w); }
+  static F mmla(F acc, Bytes x, Bytes w) { return vbfmmlaq_f32(acc, vreinterpretq_bf16_s8(x), vreinterpretq_bf16_s8(w)); }
+#endif
+
+  // Not __builtin_prefetch, which GCC 12 loses in functions that are inlined by force.
+  static void prefetch(const void* p) { __asm__ volatile("prfm pldl1keep, [%0]" : : "r"(p)); }
 };
 
 }  // namespace mill::MILL_ISA

@@ -10,6 +10,9 @@
 #ifdef MILL_VNNI
 #include "linear_bf16.h"
 #endif
+#ifdef MILL_MMLA
+#include "linear_mmla.h"
+#endif
 #ifdef MILL_AMX
 #include "linear_amx.h"
 #endif
@@ -27,6 +30,9 @@ namespace mill::MILL_ISA {
 #if defined(MILL_AMX)
 using PathBf16 = LinearTiles;
 using PathI8 = LinearTiles;
+#elif defined(MILL_MMLA)
+using PathBf16 = LinearMmla;
+using PathI8 = LinearMmla;
 #elif defined(MILL_VNNI)
 using PathBf16 = LinearDotBf16;
 using PathI8 = LinearDotI8;

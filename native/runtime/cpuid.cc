@@ -8,6 +8,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#elif defined(__aarch64__)
+#if defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
 #endif
 
 namespace mill {
@@ -15,7 +21,7 @@ namespace mill {
 #if defined(__x86_64__)
 extern const KernelTable kAvx2Table, kAvx512Table, kAvx512Bf16Table, kAmxTable;
 #elif defined(__aarch64__)
-extern const KernelTable kNeonTable;
+extern const KernelTable kNeonTable, kNeonDotprodTable, kNeonI8mmTable;
 #endif
 extern const KernelTable kAvx512EmulatedTable, kAvx512Bf16EmulatedTable, kAmxEmulatedTable;
 
@@ -84,6 +90,39 @@ std::string processor_name() {
   return begin == std::string::npos ? "unknown" : name.substr(begin, end - begin + 1);
 }
 
+#elif defined(__aarch64__)
+
+struct Features {
+  bool dotprod = false;
+  bool i8mm = false;  // with bf16, as in ARMv8.6
+};
+
+#if defined(__linux__)
+Features detect() {
+  const unsigned long first = getauxval(AT_HWCAP), second = getauxval(AT_HWCAP2);
+  constexpr unsigned long kAsimddp = 1ul << 20, kI8mmBf16 = 1ul << 13 | 1ul << 14;
+  Features f;
+  f.dotprod = (first & kAsimddp) != 0;
+  f.i8mm = f.dotprod && (second & kI8mmBf16) == kI8mmBf16;
+  return f;
+}
+#elif defined(__APPLE__)
+bool has(const char* feature) {
+  int value = 0;
+  size_t size = sizeof(value);
+  return sysctlbyname(feature, &value, &size, nullptr, 0) == 0 && value != 0;
+}
+
+Features detect() {
+  Features f;
+  f.dotprod = has("hw.optional.arm.FEAT_DotProd");
+  f.i8mm = f.dotprod && has("hw.optional.arm.FEAT_I8MM") && has("hw.optional.arm.FEAT_BF16");
+  return f;
+}
+#else
+Features detect() { return {}; }
+#endif
+
 #endif
 
 int64_t cache_bytes(int level) {
@@ -112,6 +151,9 @@ std::vector<IsaLevel> isa_levels() {
   levels.push_back({&kAvx512Table, features.avx512, false});
   levels.push_back({&kAvx2Table, features.avx2, false});
 #elif defined(__aarch64__)
+  static const Features features = detect();
+  levels.push_back({&kNeonI8mmTable, features.i8mm, false});
+  levels.push_back({&kNeonDotprodTable, features.dotprod, false});
   levels.push_back({&kNeonTable, true, false});
 #endif
   for (const KernelTable* table : {&kAmxEmulatedTable, &kAvx512Bf16EmulatedTable, &kAvx512EmulatedTable}) levels.push_back({table, true, true});
@@ -134,9 +176,12 @@ CpuInfo cpu_info() {
   if (f.avx512) info.features.insert(info.features.end(), {"avx512f", "avx512bw", "avx512vl", "avx512dq"});
   if (f.avx512_bf16) info.features.insert(info.features.end(), {"avx512_bf16", "avx512_vnni"});
   if (f.amx) info.features.insert(info.features.end(), {"amx_tile", "amx_bf16", "amx_int8"});
-#else
+#elif defined(__aarch64__)
   info.name = "arm64";
+  const Features f = detect();
   info.features = {"neon"};
+  if (f.dotprod) info.features.push_back("dotprod");
+  if (f.i8mm) info.features.insert(info.features.end(), {"i8mm", "bf16"});
 #endif
   info.l1d_bytes = cache_bytes(1);
   info.l2_bytes = cache_bytes(2);
