@@ -157,27 +157,38 @@ async function runTests(compiler) {
     compiler(),
   );
   const cases = writeOpCases();
-  const program = join(folder, 'native_test');
-  const command = options.has('--aarch64')
-    ? ['qemu-aarch64', '-L', '/usr/aarch64-linux-gnu', program, cases]
-    : [program, cases];
-  await runShards(command, availableParallelism());
+  const test = [join(folder, 'native_test'), cases];
+  await runAll(options.has('--aarch64') ? emulated(test) : shardsOf(test));
 }
 
-/** The tests in `shards` processes at once, each with its part of them; under emulation one core takes minutes. */
-async function runShards([command, ...args], shards) {
-  const results = await Promise.all(
-    Array.from({ length: shards }, (_, shard) => runShard(command, [...args, String(shard), String(shards)])),
-  );
+/** The tests in several processes, each with its part of them; under emulation one core takes minutes. */
+function shardsOf(command) {
+  const shards = availableParallelism();
+  return Array.from({ length: shards }, (_, shard) => [...command, String(shard), String(shards)]);
+}
+
+/** All tests on a processor that has everything, and the op cases of each lesser level on one that has no more than it. */
+function emulated(test) {
+  const qemu = (cpu) => ['qemu-aarch64', '-cpu', cpu, '-L', '/usr/aarch64-linux-gnu', ...test];
+  return [
+    ...shardsOf(qemu('max')),
+    [...qemu('cortex-a57'), '0', '1', ' neon'],
+    [...qemu('cortex-a76'), '0', '1', ' neon_dotprod'],
+  ];
+}
+
+/** Runs test programs at once, prints what they say and the sum of their counts. */
+async function runAll(commands) {
+  const results = await Promise.all(commands.map(([command, ...args]) => runOne(command, args)));
   const total = (index) => results.reduce((sum, { output }) => sum + Number(COUNTS.exec(output)?.[index] ?? 0), 0);
-  // A shard that crashed before it could count is a failure too.
+  // One that crashed before it could count is a failure too.
   const crashed = results.filter(({ output }) => !COUNTS.test(output)).length;
   for (const { output } of results) process.stdout.write(output.replace(COUNTS, ''));
   process.stdout.write(`${total(1)} passed, ${total(2) + crashed} failed\n`);
   process.exitCode = results.every(({ code }) => code === 0) ? 0 : 1;
 }
 
-function runShard(command, args) {
+function runOne(command, args) {
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] });
   let output = '';
   child.stdout.on('data', (chunk) => {

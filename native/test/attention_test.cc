@@ -90,7 +90,7 @@ void check_same(const KernelTable& kernels, const std::vector<float>& expected, 
 constexpr KvType kTypes[] = {KvType::f32, KvType::bf16, KvType::e4m3, KvType::e5m2, KvType::i8};
 
 TEST("paged_attention: a query has the same bits for any chunking and block size") {
-  for (const KernelTable* kernels : levels()) {
+  for (const KernelTable* kernels : attention_levels()) {
     for (const KvType type : kTypes) {
       for (const int64_t window : {0, 1, 17}) {
         for (const float softcap : {0.0f, 3.0f}) {
@@ -107,7 +107,7 @@ TEST("paged_attention: a query has the same bits for any chunking and block size
 }
 
 TEST("paged_attention: a query has the same bits however its splits are shared out") {
-  for (const KernelTable* kernels : levels()) {
+  for (const KernelTable* kernels : attention_levels()) {
     for (const KvType type : kTypes) {
       for (const int64_t window : {0, 700}) {
         // Some of the queries see one split less than the others.

@@ -1,5 +1,8 @@
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
+#include <string_view>
 
 #include "../runtime/cpuid.h"
 #include "../runtime/failure.h"
@@ -28,6 +31,16 @@ std::vector<const KernelTable*> levels() {
   return tables;
 }
 
+std::vector<const KernelTable*> attention_levels() {
+  // They have the vectors of avx512_emulated and neon, and linears of their own.
+  const std::string_view like_others[] = {"amx_emulated", "avx512_bf16_emulated", "neon_dotprod"};
+  std::vector<const KernelTable*> tables;
+  for (const KernelTable* table : levels()) {
+    if (std::find(std::begin(like_others), std::end(like_others), table->name) == std::end(like_others)) tables.push_back(table);
+  }
+  return tables;
+}
+
 float Random::next() {
   state_ ^= state_ << 13;
   state_ ^= state_ >> 7;
@@ -45,7 +58,7 @@ std::vector<float> Random::floats(int64_t count) {
 
 }  // namespace mill::test
 
-// native_test CASES [SHARD SHARDS]: every SHARDS-th test, from SHARD on.
+// native_test CASES [SHARD SHARDS [WORD]]: every SHARDS-th test, from SHARD on; of those, what has the word in its name.
 int main(int argc, char** argv) {
   using namespace mill::test;
   const size_t shard = argc > 3 ? std::strtoul(argv[2], nullptr, 10) : 0, shards = argc > 3 ? std::strtoul(argv[3], nullptr, 10) : 1;
@@ -63,6 +76,7 @@ int main(int argc, char** argv) {
   }
   for (size_t i = shard; i < tests().size(); i += shards) {
     const Test& test = tests()[i];
+    if (argc > 4 && test.name.find(argv[4]) == std::string::npos) continue;
     try {
       test.run();
       passed++;

@@ -33,6 +33,8 @@ void add_op_cases(const std::string& path);
 
 // Every level that can run here, the emulated ones included.
 std::vector<const KernelTable*> levels();
+// Those whose attention is not that of another: its long tests take minutes under an emulated processor.
+std::vector<const KernelTable*> attention_levels();
 
 // A small deterministic generator; values in (-1, 1).
 class Random {

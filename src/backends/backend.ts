@@ -152,7 +152,7 @@ export interface DrawParams {
 
 export interface LoadedModel {
   readonly backend: string;
-  /** ISA level in use, e.g. `avx2`, `avx512_bf16`, `amx`, `neon`; `reference` for the reference backend. */
+  /** ISA level in use, e.g. `avx2`, `avx512_bf16`, `amx`, `neon_i8mm`; `reference` for the reference backend. */
   readonly isa: string;
   readonly memory: { readonly weightBytes: number; readonly kvBytes: number; readonly scratchBytes: number };
   readonly packed: PackedUse;

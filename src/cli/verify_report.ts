@@ -288,8 +288,8 @@ function largest(row: Float32Array): number {
 
 type Judged = Errors & Pick<VerifyReport, 'prompts' | 'againstReference'>;
 
-/** Levels whose bf16 dot product takes activations in bf16. */
-const ROUNDS_ACTIVATIONS = /^(avx512_bf16|amx)/;
+/** Levels whose bf16 instructions take activations in bf16. */
+const ROUNDS_ACTIVATIONS = /^(avx512_bf16|amx|neon_i8mm)/;
 
 /** What exceeds the tolerance of the mode; the bounds are those of the golden files' README. */
 function judge(options: VerifyOptions, isa: string, { bf16 }: Golden, measured: Judged): string[] {
