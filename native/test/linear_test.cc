@@ -52,6 +52,26 @@ TEST("linear: a row has the same bits whatever rows are with it") {
   }
 }
 
+TEST("linear: rows of NaN and infinity change no other row") {
+  ThreadTeam team(1);
+  Random random(9);
+  const int64_t m = 9, k = 130, n = 18;
+  const std::vector<float> data = random.floats(n * k), x = random.floats(m * k);
+  std::vector<float> odd_lost = x;
+  for (int64_t i = 0; i < m * k; i++) {
+    if (i / k % 2 == 1) odd_lost[static_cast<size_t>(i)] = i / k == 3 ? __builtin_inff() : __builtin_nanf("");
+  }
+  for (const WeightType type : {WeightType::f32, WeightType::bf16, WeightType::f16, WeightType::i8, WeightType::i4_g32}) {
+    const LinearWeight weight = pack_linear(team, {{"w", reinterpret_cast<const uint8_t*>(data.data()), WeightType::f32, n}}, k, type);
+    for (const KernelTable* kernels : levels()) {
+      const std::vector<float> all = run_linear(*kernels, weight.packed, x.data(), m, nullptr, 1), rest = run_linear(*kernels, weight.packed, odd_lost.data(), m, nullptr, 1);
+      for (int64_t row = 0; row < m; row += 2) {
+        check(std::memcmp(all.data() + row * n, rest.data() + row * n, static_cast<size_t>(n) * 4) == 0, std::string(kernels->name) + ": row " + std::to_string(row) + " differs");
+      }
+    }
+  }
+}
+
 TEST("linear int8 and int4: every level gives the same bits") {
   Random random(5);
   ThreadTeam team(1);
