@@ -60,10 +60,10 @@ DrawParams draw_params(const Napi::CallbackInfo& info) {
   return params;
 }
 
-// Numbers of a row in sampleRows: temperature (0 = the largest), topK, topP, minP, u.
+// Numbers of a row in bindDraws: temperature (0 = the largest), topK, topP, minP, u.
 constexpr int64_t kDrawNumbers = 5;
 
-RowDraw row_draw(const float* row, const double* numbers) {
+Model::LogitDraw logit_draw(int64_t row, const double* numbers) {
   require(numbers[0] >= 0 && numbers[1] >= 0 && numbers[1] <= 9007199254740991.0, "sampling parameters are in range");
   const DrawParams params{numbers[0], static_cast<int64_t>(numbers[1]), numbers[2], numbers[3]};
   check_draw(params);
@@ -87,7 +87,10 @@ Napi::Function ModelObject::define(Napi::Env env) {
                       InstanceMethod<&ModelObject::set_linear>("setLinear"),
                       InstanceMethod<&ModelObject::set_dense>("setDense"),
                       InstanceMethod<&ModelObject::finish_loading>("finishLoading"),
+                      InstanceMethod<&ModelObject::bind_step>("bindStep"),
+                      InstanceMethod<&ModelObject::bind_draws>("bindDraws"),
                       InstanceMethod<&ModelObject::run>("run"),
+                      InstanceMethod<&ModelObject::run_calls>("runCalls"),
                       InstanceMethod<&ModelObject::profile>("profile"),
                       InstanceMethod<&ModelObject::logits>("logits"),
                       InstanceMethod<&ModelObject::read_value>("readValue"),
@@ -100,7 +103,6 @@ Napi::Function ModelObject::define(Napi::Env env) {
                       InstanceMethod<&ModelObject::top_k>("topK"),
                       InstanceMethod<&ModelObject::rank>("rank"),
                       InstanceMethod<&ModelObject::sample>("sample"),
-                      InstanceMethod<&ModelObject::sample_rows>("sampleRows"),
                       InstanceMethod<&ModelObject::process>("process"),
                       InstanceMethod<&ModelObject::close>("close")});
 }
@@ -235,37 +237,77 @@ Napi::Value ModelObject::finish_loading(const Napi::CallbackInfo& info) {
   });
 }
 
-// (T, S, R, maxBlocksPerSeq, tokenIds, positions, slotMapping, queryStarts, seqLens, blockTables, logitRows)
-Step ModelObject::step(const Napi::CallbackInfo& info) const {
-  const Limits& limits = model().limits();
-  Step step;
-  step.tokens = integer(info[0], "T");
-  step.sequences = integer(info[1], "S");
-  step.logit_rows = integer(info[2], "R");
-  step.max_blocks_per_seq = integer(info[3], "maxBlocksPerSeq");
-  require(step.tokens > 0 && step.tokens <= limits.tokens, "a step has between 1 and maxNumBatchedTokens tokens");
-  require(step.sequences > 0 && step.sequences <= limits.sequences, "a step has between 1 and maxNumSeqs sequences");
-  require(step.logit_rows >= 0 && step.logit_rows <= limits.logit_rows, "a step has at most maxLogitRows logit rows");
-  require(step.max_blocks_per_seq >= 0 && step.max_blocks_per_seq <= (int64_t{1} << 31), "maxBlocksPerSeq is sensible");
-  step.token_ids = int32s(info[4], step.tokens, "tokenIds");
-  step.positions = int32s(info[5], step.tokens, "positions");
-  step.slot_mapping = int32s(info[6], step.tokens, "slotMapping");
-  step.query_starts = int32s(info[7], step.sequences + 1, "queryStarts");
-  step.seq_lens = int32s(info[8], step.sequences, "seqLens");
-  step.block_tables = int32s(info[9], step.sequences * step.max_blocks_per_seq, "blockTables");
-  step.logit_row_ids = int32s(info[10], step.logit_rows, "logitRows");
-  return step;
+// bindStep(T, S, R, maxBlocksPerSeq, tokenIds, positions, slotMapping, queryStarts, seqLens, blockTables, logitRows): what every
+// run from now on reads; the arrays are held, and what is in them is looked at in each run.
+Napi::Value ModelObject::bind_step(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const Limits& limits = model().limits();
+    step_ = Step();
+    Step step;
+    step.tokens = integer(info[0], "T");
+    step.sequences = integer(info[1], "S");
+    step.logit_rows = integer(info[2], "R");
+    step.max_blocks_per_seq = integer(info[3], "maxBlocksPerSeq");
+    require(step.tokens > 0 && step.tokens <= limits.tokens, "a step has between 1 and maxNumBatchedTokens tokens");
+    require(step.sequences > 0 && step.sequences <= limits.sequences, "a step has between 1 and maxNumSeqs sequences");
+    require(step.logit_rows >= 0 && step.logit_rows <= limits.logit_rows, "a step has at most maxLogitRows logit rows");
+    require(step.max_blocks_per_seq >= 0 && step.max_blocks_per_seq <= (int64_t{1} << 31), "maxBlocksPerSeq is sensible");
+    step.token_ids = int32s(info[4], step.tokens, "tokenIds");
+    step.positions = int32s(info[5], step.tokens, "positions");
+    step.slot_mapping = int32s(info[6], step.tokens, "slotMapping");
+    step.query_starts = int32s(info[7], step.sequences + 1, "queryStarts");
+    step.seq_lens = int32s(info[8], step.sequences, "seqLens");
+    step.block_tables = int32s(info[9], step.sequences * step.max_blocks_per_seq, "blockTables");
+    step.logit_row_ids = int32s(info[10], step.logit_rows, "logitRows");
+    for (size_t i = 0; i < step_arrays_.size(); i++) step_arrays_[i] = Napi::Persistent(info[4 + i].As<Napi::Object>());
+    step_ = step;
+    return info.Env().Undefined();
+  });
 }
 
-// run(...step, begin, end): calls [begin, end) of the program; absent = all of them.
+// bindDraws(rows, numbers, ids): what runs that draw tokens read, kDrawNumbers numbers a row, and write from now on.
+Napi::Value ModelObject::bind_draws(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    bound_draws_ = Draws();
+    Draws draws;
+    draws.rows = int32s(info[0], 0, "rows");
+    draws.room = static_cast<int64_t>(info[0].As<Napi::Int32Array>().ElementLength());
+    draws.numbers = typed_array<Napi::Float64Array>(info[1], napi_float64_array, draws.room * kDrawNumbers, "numbers").Data();
+    draws.ids = typed_array<Napi::Int32Array>(info[2], napi_int32_array, draws.room, "ids").Data();
+    for (size_t i = 0; i < draw_arrays_.size(); i++) draw_arrays_[i] = Napi::Persistent(info[i].As<Napi::Object>());
+    bound_draws_ = draws;
+    return info.Env().Undefined();
+  });
+}
+
+void ModelObject::read_draws(int64_t count) {
+  const int64_t rows = step_.of(model().rows(model().program().logits));
+  require(count >= 0 && count <= bound_draws_.room, "there is room for the tokens that are drawn");
+  draws_.clear();
+  for (int64_t i = 0; i < count; i++) {
+    const int32_t row = bound_draws_.rows[i];
+    require(row >= 0 && row < rows, "a token is drawn from a logit row of the step");
+    draws_.push_back(logit_draw(row, bound_draws_.numbers + i * kDrawNumbers));
+  }
+}
+
+// run(draws): the bound step, then tokens from the first `draws` of the bound rows.
 Napi::Value ModelObject::run(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
-    const Step given = step(info);
-    model().check_step(given);
-    const int64_t count = static_cast<int64_t>(model().program().calls.size());
-    const int64_t begin = info.Length() > 11 ? integer(info[11], "begin") : 0, end = info.Length() > 12 ? integer(info[12], "end") : count;
+    model().check_step(step_);
+    read_draws(integer(info[0], "draws"));
+    model().run_and_draw(step_, draws_.data(), static_cast<int64_t>(draws_.size()), bound_draws_.ids);
+    return info.Env().Undefined();
+  });
+}
+
+// runCalls(begin, end): calls [begin, end) of the bound step.
+Napi::Value ModelObject::run_calls(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    model().check_step(step_);
+    const int64_t count = static_cast<int64_t>(model().program().calls.size()), begin = integer(info[0], "begin"), end = integer(info[1], "end");
     require(begin >= 0 && begin <= end && end <= count, "a range of calls is within the program");
-    model().run_calls(given, static_cast<size_t>(begin), static_cast<size_t>(end));
+    model().run_calls(step_, static_cast<size_t>(begin), static_cast<size_t>(end));
     return info.Env().Undefined();
   });
 }
@@ -355,9 +397,8 @@ Napi::Value ModelObject::memory(const Napi::CallbackInfo& info) {
   });
 }
 
-float* ModelObject::row(const Napi::Value& index) const { return row(integer(index, "a logit row")); }
-
-float* ModelObject::row(int64_t r) const {
+float* ModelObject::row(const Napi::Value& index) const {
+  const int64_t r = integer(index, "a logit row");
   const Program& program = model().program();
   require(r >= 0 && r < model().limits().of(model().rows(program.logits)), "a logit row is within the limits");
   return model().temporary(program.logits) + r * program.vocab;
@@ -409,21 +450,6 @@ Napi::Value ModelObject::sample(const Napi::CallbackInfo& info) {
     const float* at = row(info[0]);
     const int64_t id = sample_row(model().kernels(), at, model().program().vocab, draw_params(info), number(info[5], "u"), model().row_scratch());
     return Napi::Number::New(info.Env(), static_cast<double>(id));
-  });
-}
-
-// sampleRows(count, rows, numbers, ids): kDrawNumbers numbers a row; fills ids.
-Napi::Value ModelObject::sample_rows(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&] {
-    const int64_t count = integer(info[0], "count");
-    require(count >= 1 && count <= model().limits().logit_rows, "a batch has between 1 and maxLogitRows rows");
-    const int32_t* rows = int32s(info[1], count, "rows");
-    const double* numbers = typed_array<Napi::Float64Array>(info[2], napi_float64_array, count * kDrawNumbers, "numbers").Data();
-    int32_t* ids = typed_array<Napi::Int32Array>(info[3], napi_int32_array, count, "ids").Data();
-    draws_.clear();
-    for (int64_t i = 0; i < count; i++) draws_.push_back(row_draw(row(rows[i]), numbers + i * kDrawNumbers));
-    model().draw_rows(draws_.data(), count, ids);
-    return info.Env().Undefined();
   });
 }
 

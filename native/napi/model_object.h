@@ -2,6 +2,7 @@
 #pragma once
 #include <napi.h>
 
+#include <array>
 #include <memory>
 
 #include "../runtime/model.h"
@@ -26,7 +27,10 @@ class ModelObject : public Napi::ObjectWrap<ModelObject> {
   Napi::Value set_linear(const Napi::CallbackInfo& info);
   Napi::Value set_dense(const Napi::CallbackInfo& info);
   Napi::Value finish_loading(const Napi::CallbackInfo& info);
+  Napi::Value bind_step(const Napi::CallbackInfo& info);
+  Napi::Value bind_draws(const Napi::CallbackInfo& info);
   Napi::Value run(const Napi::CallbackInfo& info);
+  Napi::Value run_calls(const Napi::CallbackInfo& info);
   Napi::Value profile(const Napi::CallbackInfo& info);
   Napi::Value logits(const Napi::CallbackInfo& info);
   Napi::Value read_value(const Napi::CallbackInfo& info);
@@ -39,14 +43,12 @@ class ModelObject : public Napi::ObjectWrap<ModelObject> {
   Napi::Value top_k(const Napi::CallbackInfo& info);
   Napi::Value rank(const Napi::CallbackInfo& info);
   Napi::Value sample(const Napi::CallbackInfo& info);
-  Napi::Value sample_rows(const Napi::CallbackInfo& info);
   Napi::Value process(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
 
   Model& model() const;
   float* row(const Napi::Value& index) const;
-  float* row(int64_t r) const;
-  Step step(const Napi::CallbackInfo& info) const;
+  void read_draws(int64_t count);
   int64_t elements(int32_t value, const Napi::Value& rows) const;
 
   std::unique_ptr<Model> model_;
@@ -57,8 +59,18 @@ class ModelObject : public Napi::ObjectWrap<ModelObject> {
   };
   std::shared_ptr<Hold> hold_;
   Napi::Reference<Napi::ArrayBuffer> logits_;
-  // Of the last batch of rows; kept for its memory.
-  std::vector<RowDraw> draws_;
+  // What a run reads and writes, and the arrays that it lies in.
+  Step step_;
+  std::array<Napi::ObjectReference, 7> step_arrays_;
+  struct Draws {
+    int64_t room = 0;
+    const int32_t* rows = nullptr;
+    const double* numbers = nullptr;
+    int32_t* ids = nullptr;
+  };
+  Draws bound_draws_;
+  std::array<Napi::ObjectReference, 3> draw_arrays_;
+  std::vector<Model::LogitDraw> draws_;  // of the last run, kept for its memory
   // Keeps the memory that a profiled model writes into.
   Napi::ObjectReference marks_;
 };

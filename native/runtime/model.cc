@@ -221,6 +221,10 @@ void Model::size_scratch() {
     bytes = std::max(bytes, prepared_bytes(limits_.of(this->rows(x)), width(x)));
   }
   prepared_ = Region(static_cast<size_t>(bytes), "activations");
+  const OpCall& last = program_.calls.back();
+  if (last.op != Op::linear || last.outputs[op_linear::out_y] != program_.logits) return;
+  const int64_t blocks = (program_.vocab + kMaximaBlock - 1) / kMaximaBlock;
+  maxima_ = Region(static_cast<size_t>(limits_.of(this->rows(program_.logits)) * blocks * 4), "activations");
 }
 
 Model::Memory Model::memory() const {
@@ -231,7 +235,7 @@ Model::Memory Model::memory() const {
     if (weight.table) memory.weights += weight.rows * weight.width * element_bytes(weight.table_type);
   }
   memory.kv = static_cast<int64_t>(keys_.bytes() + values_.bytes());
-  memory.scratch = static_cast<int64_t>(arena_->bytes() + prepared_.bytes() + thread_scratch_.bytes() + partials_.bytes());
+  memory.scratch = static_cast<int64_t>(arena_->bytes() + prepared_.bytes() + maxima_.bytes() + thread_scratch_.bytes() + partials_.bytes());
   for (const RowScratch& scratch : row_scratch_) memory.scratch += scratch.bytes();
   return memory;
 }

@@ -61,6 +61,13 @@ class Model {
   void run(const Step& step) { run_calls(step, 0, program_.calls.size()); }
   // Calls [begin, end) of a checked step.
   void run_calls(const Step& step, size_t begin, size_t end);
+  struct LogitDraw {
+    int64_t row;
+    DrawParams params;
+    double u;
+  };
+  // All calls, then a token for each of `count` logit rows into `ids`; every row as if it were alone.
+  void run_and_draw(const Step& step, const LogitDraw* draws, int64_t count, int32_t* ids);
   // From now on a run writes into `marks[i + 1]` when call i had ended on all threads, in ms since the run began; null = stop.
   void profile(double* marks) { marks_ = marks; }
 
@@ -86,8 +93,6 @@ class Model {
   };
   Memory memory() const;
   RowScratch& row_scratch() { return row_scratch_[0]; }
-  // Draws from rows of logits, shared among all threads; every row as if it were alone.
-  void draw_rows(const RowDraw* draws, int64_t count, int32_t* ids);
 
  private:
   struct Weight {
@@ -122,12 +127,14 @@ class Model {
   struct AttentionWork {
     AttentionItem item;
     int32_t cut;
+    int64_t cost;
   };
   // An item cut by splits; who ends its last piece merges them.
   struct CutItem {
     AttentionItem whole;
     int32_t pieces;
   };
+  int32_t draw(const LogitDraw& draw, int member);
   void plan_attention(const Step& step);
   int64_t attention_cost(const Step& step, const AttentionItem& item) const;
   void cut_long_items(const Step& step);
@@ -143,6 +150,7 @@ class Model {
   void run_embedding(const Step& step, const OpCall& call, const Share& share);
   void run_rms_norm(const Step& step, const OpCall& call, Share& share);
   void run_linear(const Step& step, const OpCall& call, Share& share);
+  void run_logits(const LinearArgs& args, Share& share);
   void run_rope(const Step& step, const OpCall& call, const Share& share);
   void run_kv_write(const Step& step, const OpCall& call, const Share& share);
   void run_paged_attention(const Step& step, const OpCall& call, Share& share);
@@ -187,6 +195,7 @@ class Model {
   Region values_;
   std::shared_ptr<Region> arena_;
   Region prepared_;
+  Region maxima_;  // of the logits, [rows][blocks of kMaximaBlock]; empty when no linear ends the program
   Region thread_scratch_;
   int64_t thread_scratch_bytes_ = 0;
   std::vector<RowScratch> row_scratch_;  // of each member

@@ -41,15 +41,22 @@ void Model::run_calls(const Step& step, size_t begin, size_t end) {
   if (end > begin) mark(0, end - 1);
 }
 
-void Model::draw_rows(const RowDraw* draws, int64_t count, int32_t* ids) {
+void Model::run_and_draw(const Step& step, const LogitDraw* draws, int64_t count, int32_t* ids) {
+  run_calls(step, 0, program_.calls.size());
   std::atomic<int64_t> next{0};
   const auto work = [&](int member) {
-    RowScratch& scratch = row_scratch_[static_cast<size_t>(member)];
-    for (int64_t i = next++; i < count; i = next++) ids[i] = draw_row(kernels_, draws[i], program_.vocab, scratch);
+    for (int64_t i = next++; i < count; i = next++) ids[i] = draw(draws[i], member);
   };
-  // The others are not worth waking for one row.
-  if (count == 1) work(0);
+  const int64_t sampled = std::count_if(draws, draws + count, [](const LogitDraw& draw) { return draw.params.temperature > 0; });
+  // The largest of a row are known; for so little the others need not be waited for.
+  if (sampled < 2) work(0);
   else team_.run(work);
+}
+
+int32_t Model::draw(const LogitDraw& draw, int member) {
+  const int64_t n = program_.vocab, blocks = (n + kMaximaBlock - 1) / kMaximaBlock;
+  const float* maxima = maxima_.data() ? maxima_.as<float>() + draw.row * blocks : nullptr;
+  return draw_row(kernels_, {temporary(program_.logits) + draw.row * n, draw.params, draw.u, maxima}, n, row_scratch_[static_cast<size_t>(member)]);
 }
 
 void Model::execute(const Step& step, const OpCall& call, Share& share) {
@@ -170,7 +177,25 @@ void Model::run_linear(const Step& step, const OpCall& call, Share& share) {
   const LinearArgs args = linear_args(step, call);
   if (args.m == 0) return;
   prepare_linear(args, share);
+  if (call.outputs[op_linear::out_y] == program_.logits && maxima_.data()) return run_logits(args, share);
   take_panels(args, share, [&](Range panels) { kernels_.linear(args, panels.begin, panels.end); });
+}
+
+// Some columns at a time, so that they are still near when the largest of their blocks are found. A token is drawn without
+// another look at all logits, which the weights have driven out of the caches by then.
+void Model::run_logits(const LinearArgs& args, Share& share) {
+  constexpr int64_t kNearBytes = 128 << 10, kBlockPanels = kMaximaBlock / kPanel;
+  const int64_t n = args.weight.n, blocks = (n + kMaximaBlock - 1) / kMaximaBlock;
+  const int64_t at_once = std::max<int64_t>(1, kNearBytes / (args.m * kMaximaBlock * 4)), least = (least_panels(args) + kBlockPanels - 1) / kBlockPanels;
+  panel_shares_.take(share.linear_calls++, share.member, blocks, least, [&](Range piece) {
+    for (int64_t begin = piece.begin; begin < piece.end; begin += at_once) {
+      const int64_t end = std::min(piece.end, begin + at_once), column = begin * kMaximaBlock;
+      kernels_.linear(args, begin * kBlockPanels, std::min(end * kBlockPanels, args.weight.panels()));
+      for (int64_t row = 0; row < args.m; row++) {
+        kernels_.block_maxima(args.y + row * n + column, std::min(n, end * kMaximaBlock) - column, maxima_.as<float>() + row * blocks + begin);
+      }
+    }
+  });
 }
 
 // A member has the same columns of both, so that it need not wait for the others before the product.
@@ -259,12 +284,14 @@ void Model::plan_attention(const Step& step) {
       const int64_t end = std::min<int64_t>(t + tokens, step.query_starts[s + 1]);
       const int32_t splits = static_cast<int32_t>(step.positions[end - 1] / kSplit + 1);
       for (int64_t head = 0; head < kv_.kv_heads; head++) {
-        work_.push_back({{static_cast<int32_t>(s), static_cast<int32_t>(t), static_cast<int32_t>(end), static_cast<int32_t>(head), 0, splits, nullptr}, -1});
+        work_.push_back({{static_cast<int32_t>(s), static_cast<int32_t>(t), static_cast<int32_t>(end), static_cast<int32_t>(head), 0, splits, nullptr}, -1, 0});
+        work_.back().cost = attention_cost(step, work_.back().item);
       }
     }
   }
   cut_long_items(step);
-  std::stable_sort(work_.begin(), work_.end(), [&](const AttentionWork& a, const AttentionWork& b) { return attention_cost(step, a.item) > attention_cost(step, b.item); });
+  // Not std::stable_sort, which allocates. Those of a sequence stay together.
+  std::sort(work_.begin(), work_.end(), [](const AttentionWork& a, const AttentionWork& b) { return a.cost != b.cost ? a.cost > b.cost : a.item.sequence < b.item.sequence; });
 }
 
 int64_t Model::attention_cost(const Step& step, const AttentionItem& item) const {
@@ -277,14 +304,14 @@ void Model::cut_long_items(const Step& step) {
   cuts_.clear();
   if (threads() == 1) return;
   int64_t total = 0;
-  for (const AttentionWork& work : work_) total += attention_cost(step, work.item);
+  for (const AttentionWork& work : work_) total += work.cost;
   const int64_t share = total / (kPiecesPerMember * threads()) + 1;
   float* room = partials_.as<float>();
   int64_t left = static_cast<int64_t>(partials_.bytes()) / 4;
   const size_t count = work_.size();
   for (size_t i = 0; i < count; i++) {
     AttentionItem whole = work_[i].item;
-    const int64_t splits = whole.split_end, pieces = std::min(splits, (attention_cost(step, whole) + share - 1) / share);
+    const int64_t splits = whole.split_end, pieces = std::min(splits, (work_[i].cost + share - 1) / share);
     const int64_t split_floats = (whole.token_end - whole.token_begin) * (heads_ / kv_.kv_heads) * attention_row_floats(kv_.head_dim);
     if (pieces < 2 || splits * split_floats > left) continue;
     whole.partials = room;
@@ -296,8 +323,9 @@ void Model::cut_long_items(const Step& step) {
       item.split_begin = static_cast<int32_t>(splits * piece / pieces);
       item.split_end = static_cast<int32_t>(splits * (piece + 1) / pieces);
       item.partials += item.split_begin * split_floats;
-      if (piece == 0) work_[i] = {item, cut};
-      else work_.push_back({item, cut});
+      const AttentionWork work{item, cut, attention_cost(step, item)};
+      if (piece == 0) work_[i] = work;
+      else work_.push_back(work);
     }
     cuts_.push_back({whole, static_cast<int32_t>(pieces)});
     pieces_left_[static_cast<size_t>(cut)] = static_cast<int32_t>(pieces);

@@ -120,11 +120,10 @@ double keep_top_p(const float* row, int64_t n, double top_p, double total, RowSc
   return sum_of(weights, left);
 }
 
-Restricted restrict_row(const KernelTable& kernels, const float* row, int64_t n, const DrawParams& params, RowScratch& scratch) {
+Restricted restrict_row(const KernelTable& kernels, const float* row, int64_t n, float largest, const DrawParams& params, RowScratch& scratch) {
   scratch.weights.resize(static_cast<size_t>(n));
   Restricted r;
   r.temperature = std::max(params.temperature, kLeastTemperature);
-  const float largest = row[kernels.argmax(row, n)];
   r.largest = static_cast<double>(largest);
   r.above = -kInfinity;
   if (params.min_p > 0) r.above = last_below(r.largest / r.temperature + std::log(params.min_p), r.temperature);
@@ -151,6 +150,21 @@ int64_t draw(const std::vector<float>& weights, const Ids& ids, double target) {
     if (sum > target) break;
   }
   return last;
+}
+
+int64_t sample_below(const KernelTable& kernels, const float* row, int64_t n, float largest, const DrawParams& params, double u, RowScratch& scratch) {
+  const Restricted r = restrict_row(kernels, row, n, largest, params, scratch);
+  const double target = u * r.total;
+  return params.top_p < 1 ? draw(scratch.weights, scratch.candidates, target) : draw(scratch.weights, AllIds{static_cast<int32_t>(n)}, target);
+}
+
+// As the kernel's argmax, which looks for the block first too.
+int64_t argmax_of(const KernelTable& kernels, const float* row, int64_t n, const float* maxima) {
+  const int64_t block = kernels.argmax(maxima, (n + kMaximaBlock - 1) / kMaximaBlock);
+  for (int64_t i = block * kMaximaBlock; i < std::min(n, (block + 1) * kMaximaBlock); i++) {
+    if (row[i] == maxima[block]) return i;
+  }
+  return 0;
 }
 
 }  // namespace
@@ -181,20 +195,18 @@ std::vector<TopEntry> top_k(const KernelTable& kernels, const float* row, int64_
 }
 
 int64_t sample_row(const KernelTable& kernels, const float* row, int64_t n, const DrawParams& params, double u, RowScratch& scratch) {
-  const Restricted r = restrict_row(kernels, row, n, params, scratch);
-  const double target = u * r.total;
-  return params.top_p < 1 ? draw(scratch.weights, scratch.candidates, target) : draw(scratch.weights, AllIds{static_cast<int32_t>(n)}, target);
+  return sample_below(kernels, row, n, row[kernels.argmax(row, n)], params, u, scratch);
 }
 
 int32_t draw_row(const KernelTable& kernels, const RowDraw& draw, int64_t n, RowScratch& scratch) {
-  int64_t id = kernels.argmax(draw.row, n);
+  int64_t id = draw.maxima ? argmax_of(kernels, draw.row, n, draw.maxima) : kernels.argmax(draw.row, n);
   if (!std::isfinite(draw.row[id])) return -1;
-  if (draw.params.temperature > 0) id = sample_row(kernels, draw.row, n, draw.params, draw.u, scratch);
+  if (draw.params.temperature > 0) id = sample_below(kernels, draw.row, n, draw.row[id], draw.params, draw.u, scratch);
   return draw.row[id] > -kInfinity ? static_cast<int32_t>(id) : -1;
 }
 
 void process_row(const KernelTable& kernels, float* row, int64_t n, const DrawParams& params, RowScratch& scratch) {
-  const Restricted r = restrict_row(kernels, row, n, params, scratch);
+  const Restricted r = restrict_row(kernels, row, n, row[kernels.argmax(row, n)], params, scratch);
   const double shift = r.largest / r.temperature + std::log(r.total);
   const auto logprob = [&](int64_t id) { return static_cast<float>(static_cast<double>(row[id]) / r.temperature - shift); };
   if (params.top_p < 1) {

@@ -34,6 +34,7 @@ struct RowDraw {
   const float* row;
   DrawParams params;
   double u;
+  const float* maxima = nullptr;  // of its blocks, when they are known
 };
 
 // The token of a draw, as argmax or sample_row give it; -1 when the row's largest, or the drawn, logit is not a finite number.

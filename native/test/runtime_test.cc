@@ -308,5 +308,28 @@ TEST("sampling: a batch draws what each row draws alone") {
   }
 }
 
+TEST("sampling: known maxima of blocks change no draw") {
+  const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
+  Random random(5);
+  for (const KernelTable* kernels : levels()) {
+    RowScratch scratch;
+    for (const int64_t n : {1, 63, 64, 65, 300, 1000}) {
+      for (int round = 0; round < 30; round++) {
+        // Few different values, so that the largest occurs in several blocks.
+        std::vector<float> row(static_cast<size_t>(n));
+        for (float& x : row) x = round % 3 == 2 && random() > 0 ? (random() > 0 ? nan : -infinity) : std::round(3 * random());
+        std::vector<float> maxima(static_cast<size_t>((n + kMaximaBlock - 1) / kMaximaBlock));
+        kernels->block_maxima(row.data(), n, maxima.data());
+        for (const DrawParams& params : {DrawParams{0, 0, 1, 0}, DrawParams{0.7, 0, 0.9, 0}, DrawParams{1, 20, 1, 0.1}}) {
+          const RowDraw draw{row.data(), params, 0.6};
+          RowDraw known = draw;
+          known.maxima = maxima.data();
+          check(draw_row(*kernels, known, n, scratch) == draw_row(*kernels, draw, n, scratch), "the same token");
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace mill::test

@@ -123,21 +123,20 @@ export interface LogitRows {
   rank(r: number, id: number): number;
   /** Restrict (min_p, top_k, top_p after temperature, in that order: reference section 3.2) and draw with `u` in [0, 1). */
   sample(r: number, params: DrawParams): number;
-  /**
-   * Draws from `count` different rows at once, each exactly as `argmax` or `sample` does alone. A token is -1 where the row's
-   * largest, or the drawn, logit is not a finite number.
-   */
-  sampleRows(count: number, draws: RowDraws): void;
   /** As `sample` without the draw: writes the processed log-probabilities into row r, -Infinity where removed. */
   process(r: number, params: Omit<DrawParams, 'u'>): void;
 }
 
-/** Arrays of a batch of draws, at least as long as it. */
+/**
+ * Tokens to be drawn from the logits of a step as they are, each row exactly as `argmax` or `sample` would draw alone. The
+ * arrays may be longer; backends hold them.
+ */
 export interface RowDraws {
+  readonly count: number;
   readonly rows: Int32Array;
   /** Five a row: temperature (0 = the largest logit), topK, topP, minP, u; as in {@link DrawParams}. */
   readonly numbers: Float64Array;
-  /** Written. */
+  /** Written; -1 where the row's largest, or the drawn, logit is not a finite number. */
   readonly tokenIds: Int32Array;
 }
 
@@ -156,8 +155,11 @@ export interface LoadedModel {
   readonly isa: string;
   readonly memory: { readonly weightBytes: number; readonly kvBytes: number; readonly scratchBytes: number };
   readonly packed: PackedUse;
-  /** Runs the whole program on one step; synchronous; logits are then readable through `logits`. */
-  run(step: StepInputs): void;
+  /**
+   * Runs the whole program on one step, then draws; synchronous; logits are then readable through `logits`. What does not
+   * change from one run to the next is best given as the same object: the cpu backend looks at it once.
+   */
+  run(step: StepInputs, draws?: RowDraws): void;
   readonly logits: LogitRows;
   /** From now on each run writes here when call i - 1 had ended, ms since the run began: [calls + 1], the first is 0. */
   profile(): Float64Array;

@@ -3,7 +3,7 @@ import { type SerializedError, serializeError, TokenmillError } from '../base/er
 import { NO_SPANS, type Spans } from '../base/spans.ts';
 import type { ExecutorOutput, ScheduledSequence, SchedulerOutput } from '../engine/executor.ts';
 import type { TokenLogprobs } from '../engine/types.ts';
-import { isPlain, PlainRows } from './plain_rows.ts';
+import { PlainRows } from './plain_rows.ts';
 import { Sampler } from './sampler.ts';
 import { StepInputsBuilder, type StepLimits } from './step_inputs.ts';
 
@@ -37,50 +37,51 @@ export class ModelRunner {
     this.marks = profile === null ? new Float64Array(0) : model.profile();
     this.inputs = new StepInputsBuilder(limits);
     this.sampler = new Sampler(model.logits);
-    this.plain = new PlainRows(model.logits, limits.maxNumSeqs);
+    this.plain = new PlainRows(limits.maxNumSeqs);
     this.tokenIds = new Int32Array(limits.maxNumSeqs);
     const { tokenIds, logprobs, promptLogprobs, errors } = this;
     this.output = { tokenIds, logprobs, promptLogprobs, errors };
   }
 
-  /** Computes the step; logits stay with the backend. */
+  /** Computes the step and draws the tokens of plain rows; logits stay with the backend. */
   run(step: SchedulerOutput): void {
     this.spans.begin('inputs');
     const inputs = this.inputs.build(step);
+    this.addPlainRows(step);
     this.spans.end();
     this.spans.begin('run');
-    this.model.run(inputs);
+    this.model.run(inputs, this.plain.draws);
     this.spans.children(this.callNames, this.marks);
     this.spans.end();
   }
 
-  /** Draws the tokens of the step just run. */
+  /** The tokens of the step just run. */
   sample(step: SchedulerOutput): ExecutorOutput {
     this.spans.begin('sample');
-    const { inputs, plain } = this;
-    plain.clear();
+    const { indices, draws } = this.plain;
+    let next = 0;
     for (let i = 0; i < step.sequences.length; i++) {
-      const sequence = step.sequences[i] as ScheduledSequence;
-      this.tokenIds[i] = -1;
+      const plain = next < draws.count && indices[next] === i;
+      const tokenId = plain ? (draws.tokenIds[next++] as number) : -1;
+      this.tokenIds[i] = tokenId;
       this.logprobs[i] = null;
       this.promptLogprobs[i] = null;
       this.errors[i] = null;
-      if (inputs.promptRows[i] === 0 && inputs.tokenDue[i] === 1 && isPlain(sequence)) {
-        plain.add(i, inputs.firstRow[i] as number, sequence);
-      } else {
-        this.trySequence(i, sequence);
-      }
-    }
-    plain.draw();
-    for (let k = 0; k < plain.count; k++) {
-      const i = plain.indices[k] as number;
-      const tokenId = plain.tokenIds[k] as number;
-      if (tokenId >= 0) this.tokenIds[i] = tokenId;
-      // Alone it can say why there is no token.
-      else this.trySequence(i, step.sequences[i] as ScheduledSequence);
+      // Alone, a plain row without a token can say why.
+      if (tokenId < 0) this.trySequence(i, step.sequences[i] as ScheduledSequence);
     }
     this.spans.end();
     return this.output;
+  }
+
+  private addPlainRows({ sequences }: SchedulerOutput): void {
+    const { inputs, plain } = this;
+    plain.clear();
+    for (let i = 0; i < sequences.length; i++) {
+      const sequence = sequences[i] as ScheduledSequence;
+      if (inputs.promptRows[i] === 0 && inputs.tokenDue[i] === 1)
+        plain.offer(i, inputs.firstRow[i] as number, sequence);
+    }
   }
 
   private trySequence(i: number, sequence: ScheduledSequence): void {

@@ -1,6 +1,7 @@
-import type { LogitRows, RowDraws } from '../backends/backend.ts';
+import type { RowDraws } from '../backends/backend.ts';
 import { uniform } from '../base/rng.ts';
 import type { ScheduledSequence } from '../engine/executor.ts';
+import type { EngineSampling } from '../engine/types.ts';
 import { hasEdits } from './logit_edits.ts';
 
 /** Temperatures below are greedy, as in vLLM. */
@@ -10,46 +11,56 @@ export const GREEDY_BELOW = 1e-5;
 const NUMBERS = 5;
 
 /** A row that is drawn from as the model made it, and of which nothing but the token is wanted. */
-export function isPlain(sequence: ScheduledSequence): boolean {
+function isPlain(sequence: ScheduledSequence): boolean {
   return sequence.sampling.logprobs === null && !hasEdits(sequence);
 }
 
-/** The plain rows of a step, drawn in one call: what most rows of most steps are. */
+/** The plain rows of a step, drawn as a part of it: what most rows of most steps are. */
 export class PlainRows {
-  count = 0;
-  /** Of each row: the index its caller gave, and after `draw` the token; -1 = the row cannot give one. */
+  /** Of each row: the index its caller gave. */
   readonly indices: Int32Array;
-  readonly tokenIds: Int32Array;
-  private readonly draws: RowDraws;
-  private readonly logits: LogitRows;
+  /** What the backend is given; always the same object. */
+  readonly draws: RowDraws & { count: number };
+  /** Whose numbers each row has. */
+  private readonly owners: (ScheduledSequence | null)[];
 
-  constructor(logits: LogitRows, capacity: number) {
-    this.logits = logits;
+  constructor(capacity: number) {
     this.indices = new Int32Array(capacity);
-    this.tokenIds = new Int32Array(capacity);
+    this.owners = new Array<ScheduledSequence | null>(capacity).fill(null);
     const numbers = new Float64Array(capacity * NUMBERS);
-    this.draws = { rows: new Int32Array(capacity), numbers, tokenIds: this.tokenIds };
+    this.draws = { count: 0, rows: new Int32Array(capacity), numbers, tokenIds: new Int32Array(capacity) };
   }
 
   clear(): void {
-    this.count = 0;
+    this.draws.count = 0;
   }
 
-  /** @param row logit row of `sequence`, which {@link isPlain} */
-  add(index: number, row: number, { sampling, tokens }: ScheduledSequence): void {
-    const at = this.count++;
-    const { rows, numbers } = this.draws;
-    const greedy = sampling.temperature < GREEDY_BELOW;
+  /**
+   * Takes `sequence`, whose logit row is `row`, when it is plain. Once it was, it is for good, with the same numbers: in most
+   * steps there is nothing to look up.
+   */
+  offer(index: number, row: number, sequence: ScheduledSequence): void {
+    const { draws, owners } = this;
+    const { rows, numbers } = draws;
+    const at = draws.count;
+    if (owners[at] !== sequence) {
+      if (!isPlain(sequence)) return;
+      this.setNumbers(at, sequence.sampling);
+      owners[at] = sequence;
+    }
+    draws.count++;
     this.indices[at] = index;
     rows[at] = row;
-    numbers[at * NUMBERS] = greedy ? 0 : sampling.temperature;
+    if (numbers[at * NUMBERS] === 0) return;
+    numbers[at * NUMBERS + 4] = uniform(sequence.sampling.seed, BigInt(sequence.tokens.length));
+  }
+
+  private setNumbers(at: number, sampling: EngineSampling): void {
+    const { numbers } = this.draws;
+    numbers[at * NUMBERS] = sampling.temperature < GREEDY_BELOW ? 0 : sampling.temperature;
     numbers[at * NUMBERS + 1] = sampling.topK;
     numbers[at * NUMBERS + 2] = sampling.topP;
     numbers[at * NUMBERS + 3] = sampling.minP;
-    numbers[at * NUMBERS + 4] = greedy ? 0 : uniform(sampling.seed, BigInt(tokens.length));
-  }
-
-  draw(): void {
-    if (this.count > 0) this.logits.sampleRows(this.count, this.draws);
+    numbers[at * NUMBERS + 4] = 0;
   }
 }

@@ -2,12 +2,12 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import type { LogitRows } from '../backends/backend.ts';
-import { ReferenceLogitRows } from '../backends/reference/logit_rows.ts';
+import { drawRows, ReferenceLogitRows } from '../backends/reference/logit_rows.ts';
 import { TokenmillError } from '../base/errors.ts';
 import { Sequence } from '../engine/sequence.ts';
 import { makeRequest } from '../engine/testdata/fake_executor.ts';
 import type { EngineSampling, TokenLogprobs } from '../engine/types.ts';
-import { isPlain, PlainRows } from './plain_rows.ts';
+import { PlainRows } from './plain_rows.ts';
 import { Sampler } from './sampler.ts';
 import { cpuLogitRows } from './testdata/cpu_logit_rows.ts';
 
@@ -199,7 +199,7 @@ describe.each(IMPLEMENTATIONS)('sampler on %s', (_name, rows) => {
     }
   });
 
-  test('plain rows drawn together are what each is alone', () => {
+  test('a plain row is drawn as the sampler draws it', () => {
     const logits = Array.from({ length: rows.vocabSize }, (_, id) => Math.sin(id * 12.9898) * 3);
     const settings: Partial<EngineSampling>[] = [
       { temperature: 0 },
@@ -212,30 +212,32 @@ describe.each(IMPLEMENTATIONS)('sampler on %s', (_name, rows) => {
     for (const [index, sampling] of settings.entries()) {
       const sequence = makeSequence([1, 2], [3], sampling);
       const alone = run(logits, sequence).tokenId;
-      const plain = new PlainRows(rows, 2);
+      const plain = new PlainRows(2);
       for (const round of [1, 2]) {
         plain.clear();
-        expect(isPlain(sequence)).toBe(true);
-        plain.add(index, 0, sequence);
-        plain.draw();
-        expect([plain.indices[0], plain.tokenIds[0], plain.count], `round ${round}`).toEqual([index, alone, 1]);
+        plain.offer(index, 0, sequence);
+        drawRows(rows, plain.draws);
+        const { count, tokenIds } = plain.draws;
+        expect([plain.indices[0], tokenIds[0], count], `round ${round}`).toEqual([index, alone, 1]);
       }
     }
   });
 
   test('a plain row that is not numbers gives no token; what asks for more than a token is not plain', () => {
-    const plain = new PlainRows(rows, 1);
+    const plain = new PlainRows(1);
     for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
       for (const temperature of [0, 1]) {
         setRow(rows, new Array<number>(rows.vocabSize).fill(bad));
         plain.clear();
-        plain.add(0, 0, makeSequence([1], [], { temperature }));
-        plain.draw();
-        expect(plain.tokenIds[0], `${bad} at ${temperature}`).toBe(-1);
+        plain.offer(0, 0, makeSequence([1], [], { temperature }));
+        drawRows(rows, plain.draws);
+        expect(plain.draws.tokenIds[0], `${bad} at ${temperature}`).toBe(-1);
       }
     }
     for (const sampling of [{ logprobs: 0 }, { logitBias: new Map([[1, 1]]) }, { frequencyPenalty: 1 }]) {
-      expect(isPlain(makeSequence([1], [], sampling))).toBe(false);
+      plain.clear();
+      plain.offer(0, 0, makeSequence([1], [], sampling));
+      expect(plain.draws.count).toBe(0);
     }
   });
 });

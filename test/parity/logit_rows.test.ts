@@ -1,9 +1,11 @@
 /** Row operations of the cpu backend against their definition, on random rows with ties, gaps and extremes. */
 import { describe, expect, test } from 'vitest';
-import type { DrawParams, LogitRows } from '../../src/backends/backend.ts';
-import { ReferenceLogitRows } from '../../src/backends/reference/logit_rows.ts';
+import type { DrawParams, LoadedModel, LogitRows } from '../../src/backends/backend.ts';
+import { drawRows, ReferenceLogitRows } from '../../src/backends/reference/logit_rows.ts';
+import { AssertionError } from '../../src/base/assert.ts';
 import { Rng } from '../../src/base/rng.ts';
 import { loadModelConfig, recordProgram } from '../../src/models/index.ts';
+import type { StepInputs } from '../../src/ops/define_op.ts';
 import { readCheckpoint } from '../../src/weights/safetensors.ts';
 import { cpuTargets, type Target } from './backends.ts';
 
@@ -11,33 +13,43 @@ const FOLDER = new URL('../golden/models/llama', import.meta.url).pathname;
 const ROWS = 3;
 const VOCAB = 512;
 
-/** A model that has just run a step of three logit rows. */
-function loadRows({ backend, isa }: Target): LogitRows {
-  const model = backend.load({
-    program: recordProgram(loadModelConfig(FOLDER), { maxModelLen: 16 }),
+/** Some tokens of one sequence, all of them with a logit row. */
+function stepOf(tokens: number, first: number): StepInputs {
+  const upTo = Int32Array.from({ length: tokens }, (_, i) => i);
+  return {
+    sizes: { T: tokens, S: 1, R: tokens },
+    tokenIds: upTo.map((i) => (first + 7 * i) % VOCAB),
+    positions: upTo,
+    slotMapping: upTo,
+    queryStarts: Int32Array.of(0, tokens),
+    seqLens: Int32Array.of(tokens),
+    blockTables: Int32Array.from({ length: Math.ceil(tokens / 16) }, (_, i) => i),
+    maxBlocksPerSeq: Math.ceil(tokens / 16),
+    logitRows: upTo,
+  };
+}
+
+function loadModel({ backend, isa }: Target, tokens: number, threads: number): LoadedModel {
+  return backend.load({
+    program: recordProgram(loadModelConfig(FOLDER), { maxModelLen: 512 }),
     tensors: readCheckpoint(FOLDER),
     weightDType: 'bfloat16',
     quantization: 'none',
     kvDType: 'bfloat16',
     blockSize: 16,
-    numBlocks: 1,
-    maxNumBatchedTokens: ROWS,
+    numBlocks: Math.ceil(tokens / 16),
+    maxNumBatchedTokens: tokens,
     maxNumSeqs: 1,
-    maxLogitRows: ROWS,
-    threads: 1,
+    maxLogitRows: tokens,
+    threads,
     isa,
   });
-  model.run({
-    sizes: { T: ROWS, S: 1, R: ROWS },
-    tokenIds: Int32Array.of(1, 2, 3),
-    positions: Int32Array.of(0, 1, 2),
-    slotMapping: Int32Array.of(0, 1, 2),
-    queryStarts: Int32Array.of(0, ROWS),
-    seqLens: Int32Array.of(ROWS),
-    blockTables: Int32Array.of(0),
-    maxBlocksPerSeq: 1,
-    logitRows: Int32Array.of(0, 1, 2),
-  });
+}
+
+/** Of a model that has just run a step of three logit rows. */
+function loadRows(target: Target): LogitRows {
+  const model = loadModel(target, ROWS, 1);
+  model.run(stepOf(ROWS, 1));
   return model.logits;
 }
 
@@ -60,6 +72,39 @@ function randomParams(rng: Rng): DrawParams {
 }
 
 describe.each(cpuTargets)('$name', (target) => {
+  test.each([
+    [1, 1],
+    [3, 2],
+    [200, 3],
+  ])('tokens drawn within a run, from %i rows by %i threads, are what each row gives alone', (tokens, threads) => {
+    const model = loadModel(target, tokens, threads);
+    const rng = new Rng(6);
+    const [rows, tokenIds] = [new Int32Array(tokens), new Int32Array(tokens + 1).fill(-7)];
+    const draws = { count: 0, rows, numbers: new Float64Array(5 * tokens), tokenIds };
+    const step = stepOf(tokens, 1);
+    // The same arrays, of a step that the model knows, then of another.
+    for (const given of [step, step, stepOf(tokens, 5)]) {
+      given.tokenIds[0] = rng.int(0, VOCAB - 1);
+      draws.count = rng.int(1, tokens);
+      for (let i = 0; i < draws.count; i++) {
+        const { temperature, topK, topP, minP, u } = randomParams(rng);
+        rows[i] = rng.int(0, tokens - 1);
+        draws.numbers.set([rng.pick([0, temperature]), topK, topP, minP, u], 5 * i);
+      }
+      model.run(given, draws);
+      const alone = { ...draws, tokenIds: new Int32Array(tokens) };
+      drawRows(model.logits, alone);
+      expect(tokenIds.subarray(0, draws.count)).toEqual(alone.tokenIds.subarray(0, draws.count));
+      expect(tokenIds[tokens]).toBe(-7);
+    }
+    draws.count = tokens + 1;
+    expect(() => model.run(step, draws)).toThrow(AssertionError);
+    draws.count = 1;
+    rows[0] = tokens;
+    expect(() => model.run(step, draws)).toThrow(AssertionError);
+    model.close();
+  });
+
   const rows = loadRows(target);
   const reference = new ReferenceLogitRows(new Float32Array(ROWS * VOCAB), VOCAB);
 

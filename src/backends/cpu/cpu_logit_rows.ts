@@ -1,4 +1,4 @@
-import type { DrawParams, LogitRows, RowDraws } from '../backend.ts';
+import type { DrawParams, LogitRows } from '../backend.ts';
 import { type NativeModel, native } from './native_binding.ts';
 
 /** Logit rows in native memory: views without copies, scans by the kernels. */
@@ -45,10 +45,6 @@ export class CpuLogitRows implements LogitRows {
 
   sample(r: number, { temperature, topK, topP, minP, u }: DrawParams): number {
     return native(() => this.model.sample(r, temperature, topK, topP, minP, u));
-  }
-
-  sampleRows(count: number, { rows, numbers, tokenIds }: RowDraws): void {
-    native(() => this.model.sampleRows(count, rows, numbers, tokenIds));
   }
 
   process(r: number, { temperature, topK, topP, minP }: Omit<DrawParams, 'u'>): void {

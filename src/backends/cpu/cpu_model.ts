@@ -3,7 +3,15 @@ import { TokenmillError } from '../../base/errors.ts';
 import type { StepInputs } from '../../ops/define_op.ts';
 import { elementCount, planMemory } from '../../program/memory_plan.ts';
 import type { Program, ValueId, WeightDecl } from '../../program/program.ts';
-import type { CheckpointDType, LoadedModel, LoadOptions, PackedUse, TensorSource, WeightDType } from '../backend.ts';
+import type {
+  CheckpointDType,
+  LoadedModel,
+  LoadOptions,
+  PackedUse,
+  RowDraws,
+  TensorSource,
+  WeightDType,
+} from '../backend.ts';
 import { CpuLogitRows } from './cpu_logit_rows.ts';
 import { loadNative, type NativeModel, type NativeStep, type NativeTensor, native } from './native_binding.ts';
 import { flattenCalls, flattenValues } from './native_program.ts';
@@ -23,6 +31,11 @@ export class CpuModel implements LoadedModel {
   private readonly model: NativeModel;
   /** Rows of computed tables that are there; the whole table would take longer than mapping the weights. */
   private tableRows = 0;
+  /** What native memory knows of already, and how many tokens the next run draws. */
+  private step: StepInputs | null = null;
+  private draws: RowDraws | null = null;
+  private drawCount = 0;
+  private readonly runBound = (): void => this.model.run(this.drawCount);
 
   /** `isa` is one that this processor has. Throws TokenmillError when memory or the weight files do not suffice. */
   constructor(options: LoadOptions, isa: string) {
@@ -44,9 +57,12 @@ export class CpuModel implements LoadedModel {
     this.logits = new CpuLogitRows(this.model, options.program.vocabSize);
   }
 
-  run(step: StepInputs): void {
+  run(step: StepInputs, draws?: RowDraws): void {
+    if (step !== this.step) this.bindStep(step);
     this.growTables(step);
-    native(() => this.model.run(...nativeStep(step)));
+    if (draws !== undefined && draws !== this.draws) this.bindDraws(draws);
+    this.drawCount = draws?.count ?? 0;
+    native(this.runBound);
   }
 
   profile(): Float64Array {
@@ -56,9 +72,10 @@ export class CpuModel implements LoadedModel {
   }
 
   trace(step: StepInputs, visit: (callIndex: number, outputs: readonly Float32Array[]) => void): void {
+    this.bindStep(step);
     this.growTables(step);
     for (const [index, call] of this.program.calls.entries()) {
-      native(() => this.model.run(...nativeStep(step), index, index + 1));
+      native(() => this.model.runCalls(index, index + 1));
       visit(
         index,
         call.outputs.map((id) => this.read(id, step)),
@@ -68,6 +85,18 @@ export class CpuModel implements LoadedModel {
 
   close(): void {
     native(() => this.model.close());
+  }
+
+  private bindStep(step: StepInputs): void {
+    this.step = null;
+    native(() => this.model.bindStep(...nativeStep(step)));
+    this.step = step;
+  }
+
+  private bindDraws(draws: RowDraws): void {
+    this.draws = null;
+    native(() => this.model.bindDraws(draws.rows, draws.numbers, draws.tokenIds));
+    this.draws = draws;
   }
 
   /** Computes the table rows that this step's positions are the first to need. */

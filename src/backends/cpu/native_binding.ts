@@ -50,7 +50,7 @@ export interface NativeModelConfig extends NativeTeam {
   readonly limits: { readonly tokens: number; readonly sequences: number; readonly logitRows: number };
 }
 
-/** A step as `run` takes it: T, S, R, maxBlocksPerSeq, then the arrays of StepInputs in this order. */
+/** A step as `bindStep` takes it: T, S, R, maxBlocksPerSeq, then the arrays of StepInputs in this order. */
 export type NativeStep = [
   tokens: number,
   sequences: number,
@@ -94,9 +94,14 @@ export interface NativeModel {
   setLinear(value: number, data: Float32Array, rows: number, width: number, type: NativeWeightType): void;
   setDense(value: number, data: Float32Array, rows: number, width: number): void;
   finishLoading(): void;
-  run(...step: NativeStep): void;
-  /** Calls [begin, end) of the program. */
-  run(...stepAndRange: [...NativeStep, begin: number, end: number]): void;
+  /** What every run from now on reads: these very arrays. */
+  bindStep(...step: NativeStep): void;
+  /** What runs that draw read and write from now on: rows, five numbers each, ids; see RowDraws of backend.ts. */
+  bindDraws(rows: Int32Array, numbers: Float64Array, tokenIds: Int32Array): void;
+  /** The bound step, then tokens from the first `draws` of the bound rows. */
+  run(draws: number): void;
+  /** Calls [begin, end) of the program on the bound step. */
+  runCalls(begin: number, end: number): void;
   /** From now on each run writes when its calls ended: [calls + 1], ms since it began. */
   profile(marks: Float64Array): void;
   logits(): ArrayBuffer;
@@ -110,8 +115,6 @@ export interface NativeModel {
   topK(row: number, k: number, ids: Int32Array, logits: Float32Array): number;
   rank(row: number, id: number): number;
   sample(row: number, temperature: number, topK: number, topP: number, minP: number, u: number): number;
-  /** Five numbers a row, see RowDraws of backend.ts. */
-  sampleRows(count: number, rows: Int32Array, numbers: Float64Array, tokenIds: Int32Array): void;
   process(row: number, temperature: number, topK: number, topP: number, minP: number): void;
   close(): void;
 }

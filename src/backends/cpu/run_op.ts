@@ -99,7 +99,7 @@ function runLoaded(model: NativeModel, run: OpRun): OpRunResult {
   const { sizes, kv } = run;
   loadWeights(model, run);
   model.finishLoading();
-  const step = nativeStep(stepOf(run));
+  model.bindStep(...nativeStep(stepOf(run)));
   const times: number[] = [];
   for (let i = 0; i <= run.repeat; i++) {
     for (const [id, spec] of specs.entries()) {
@@ -108,7 +108,7 @@ function runLoaded(model: NativeModel, run: OpRun): OpRunResult {
     }
     if (kv) model.writeKv(0, kv.keys, kv.values);
     const start = performance.now();
-    model.run(...step);
+    model.run(0);
     times.push((performance.now() - start) / 1000);
   }
   const outputs = run.outputShapes.map(([rows = 0, width = 0], i) => {

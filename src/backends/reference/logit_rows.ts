@@ -62,25 +62,22 @@ export class ReferenceLogitRows implements LogitRows {
     return last;
   }
 
-  sampleRows(count: number, { rows, numbers, tokenIds }: RowDraws): void {
-    for (let i = 0; i < count; i++) {
-      const r = rows[i] as number;
-      const [temperature, topK, topP, minP, u] = numbers.subarray(5 * i) as unknown as [
-        number,
-        number,
-        number,
-        number,
-        number,
-      ];
-      const best = this.argmax(r);
-      const id = temperature === 0 ? best : this.sample(r, { temperature, topK, topP, minP, u });
-      const finite = Number.isFinite(this.row(r)[best]) && (this.row(r)[id] as number) > Number.NEGATIVE_INFINITY;
-      tokenIds[i] = finite ? id : -1;
-    }
-  }
-
   process(r: number, params: Omit<DrawParams, 'u'>): void {
     this.row(r).set(processed(this.row(r), params));
+  }
+}
+
+/** What a run's draws are by definition. */
+export function drawRows(logits: LogitRows, { count, rows, numbers, tokenIds }: RowDraws): void {
+  for (let i = 0; i < count; i++) {
+    const r = rows[i] as number;
+    const row = logits.row(r);
+    const [temperature = 0, topK = 0, topP = 1, minP = 0, u = 0] = numbers.subarray(5 * i, 5 * i + 5);
+    const best = logits.argmax(r);
+    const largest = row[best] as number;
+    const draws = temperature > 0 && Number.isFinite(largest);
+    const id = draws ? logits.sample(r, { temperature, topK, topP, minP, u }) : best;
+    tokenIds[i] = Number.isFinite(largest) && (row[id] as number) > Number.NEGATIVE_INFINITY ? id : -1;
   }
 }
 

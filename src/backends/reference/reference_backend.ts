@@ -12,8 +12,8 @@ import { roundTo } from '../../quant/dtypes.ts';
 import { encodeInt4Weight, int4Linear } from '../../quant/int4_group.ts';
 import { encodeInt8Weight, int8Linear } from '../../quant/int8_channel.ts';
 import { roundKv } from '../../quant/kv_cache.ts';
-import type { Backend, LoadedModel, LoadOptions, OpRun, OpRunResult } from '../backend.ts';
-import { ReferenceLogitRows } from './logit_rows.ts';
+import type { Backend, LoadedModel, LoadOptions, OpRun, OpRunResult, RowDraws } from '../backend.ts';
+import { drawRows, ReferenceLogitRows } from './logit_rows.ts';
 import { readWeight } from './read_weight.ts';
 
 export function createReferenceBackend(): Backend {
@@ -71,11 +71,12 @@ class ReferenceModel implements LoadedModel {
     this.memory = { weightBytes, kvBytes, scratchBytes: this.logitData.byteLength };
   }
 
-  run(step: StepInputs): void {
+  run(step: StepInputs, draws?: RowDraws): void {
     const startMs = performance.now();
     this.trace(step, (index) => {
       if (this.marks !== null) this.marks[index + 1] = performance.now() - startMs;
     });
+    if (draws !== undefined) drawRows(this.logits, draws);
   }
 
   profile(): Float64Array {
