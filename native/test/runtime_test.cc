@@ -317,7 +317,7 @@ TEST("sampling: known maxima of blocks change no draw") {
       for (int round = 0; round < 30; round++) {
         // Few different values, so that the largest occurs in several blocks.
         std::vector<float> row(static_cast<size_t>(n));
-        for (float& x : row) x = round % 3 == 2 && random() > 0 ? (random() > 0 ? nan : -infinity) : std::round(3 * random());
+        for (float& x : row) x = round % 3 == 2 && random.next() > 0 ? (random.next() > 0 ? nan : -infinity) : std::round(3 * random.next());
         std::vector<float> maxima(static_cast<size_t>((n + kMaximaBlock - 1) / kMaximaBlock));
         kernels->block_maxima(row.data(), n, maxima.data());
         for (const DrawParams& params : {DrawParams{0, 0, 1, 0}, DrawParams{0.7, 0, 0.9, 0}, DrawParams{1, 20, 1, 0.1}}) {

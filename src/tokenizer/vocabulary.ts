@@ -13,8 +13,9 @@ export interface TokenModel {
 
 /** `{"token": id, ...}` */
 export function readVocabulary(value: unknown): Vocabulary {
+  const spec = asSpec(value, 'model.vocab');
   const ids = new Map<string, number>();
-  for (const [token, id] of Object.entries(asSpec(value, 'model.vocab')))
-    ids.set(token, asId(id, 'an id of model.vocab'));
+  // Not Object.entries: of a vocabulary's size its pairs take longer to make than all the rest.
+  for (const token of Object.keys(spec)) ids.set(token, asId(spec[token], 'an id of model.vocab'));
   return { ids };
 }

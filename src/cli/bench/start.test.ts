@@ -1,7 +1,9 @@
 import { expect, test } from 'vitest';
+import { AssertionError } from '../../base/assert.ts';
 import { formatStarts, measureStarts, type StartRecord } from './start.ts';
 
-const record = (firstTokenMs: number): StartRecord => ({
+const record = (firstTokenMs: number, weightsMapped = false): StartRecord => ({
+  weightsMapped,
   loadedMs: firstTokenMs - 10,
   firstTokenMs,
   peakBytes: 300 * 2 ** 20,
@@ -12,14 +14,18 @@ test('kinds take turns, and the start that writes the packed weights is not coun
   const started: string[] = [];
   const rows = await measureStarts(2, '/packed', async (flags) => {
     started.push(flags.join(' '));
-    return record(100 * started.length);
+    return record(100 * started.length, flags.includes('/packed'));
   });
   const [packing, mapping] = ['--packed-cache off', '--packed-cache /packed'];
-  expect(started).toEqual([mapping, packing, mapping, packing, mapping]);
+  expect(started).toEqual([`${mapping} --until-packed`, packing, mapping, packing, mapping]);
   expect(rows.map(({ records }) => records.map(({ firstTokenMs }) => firstTokenMs))).toEqual([
     [200, 400],
     [300, 500],
   ]);
+});
+
+test('a start that packs where it should map is no measurement of mapping', async () => {
+  await expect(measureStarts(1, '/packed', async () => record(1))).rejects.toThrow(AssertionError);
 });
 
 test('medians, and memory against the packed weights', () => {
