@@ -17,8 +17,8 @@ export const FORMATS = {
     peak: 'int8GOps',
   },
   int4: {
-    title: 'int4 (groups of 64, logits int8) here, Q4_0 there',
-    options: { quantization: 'int4_g64' },
+    title: 'int4 (groups of 32, logits int8) here, Q4_0 there',
+    options: { quantization: 'int4_g32' },
     gguf: 'Q4_0',
     bytes: 0.5625,
     headBytes: 1,

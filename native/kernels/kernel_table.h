@@ -14,7 +14,7 @@ constexpr int64_t kGroupI8 = 128;
 // Steps of k that are rotated together in linears with quantised weights, see rotation.h.
 constexpr int64_t kRotation = 64;
 
-// i4_g32: 4 bits a weight, a scale and a minimum for each 32 steps of k.
+// i4_g32: 4 bits a weight, an 8-bit scale and minimum for each 32 steps of k.
 enum class WeightType : int32_t { f32 = 0, bf16 = 1, f16 = 2, i8 = 3, i4_g32 = 4, i4_g64 = 5, i4_g128 = 6 };
 // e4m3, e5m2: fp8 with scale 1. i8: int8 with a bf16 scale for each token and head.
 enum class KvType : int32_t { f32 = 0, bf16 = 1, e4m3 = 2, e5m2 = 3, i8 = 4 };
@@ -37,25 +37,28 @@ MILL_INLINE constexpr int64_t element_bytes(WeightType type) {
   return type == WeightType::f32 ? 4 : type == WeightType::i8 ? 1 : 2;
 }
 
-// A panel's scales and minimums of one group, and all of the group.
-constexpr int64_t int4_header_bytes = 2 * kPanel * 2;
-MILL_INLINE constexpr int64_t int4_group_bytes(int64_t group) { return int4_header_bytes + group / 2 * kPanel; }
+// Steps of k that lie together in a panel of 4-bit weights behind the scales and minimums of their groups, and their bytes.
+MILL_INLINE constexpr int64_t int4_span(int64_t group) { return group > 64 ? group : 64; }
+MILL_INLINE constexpr int64_t int4_header_bytes(int64_t group) { return int4_span(group) / group * 2 * kPanel; }
+MILL_INLINE constexpr int64_t int4_span_bytes(int64_t group) { return int4_header_bytes(group) + int4_span(group) / 2 * kPanel; }
+// The step of a minimum, in the units of the column, see src/quant/int4_group.ts.
+constexpr int kMinimumStepI4 = 16;
 
 MILL_INLINE constexpr int64_t panel_bytes(WeightType type, int64_t k_padded) {
   const int64_t group = int4_group(type);
-  return group ? k_padded / group * int4_group_bytes(group) : k_padded * kPanel * element_bytes(type);
+  return group ? k_padded / int4_span(group) * int4_span_bytes(group) : k_padded * kPanel * element_bytes(type);
 }
 
 // A weight [n, k] in panels of 16 output columns, zero-padded columns in the last one:
 //   f32, f16: [panel][k][16]     bf16: [panel][k/2][16][2]     i8: [panel][k/4][16][4] and one scale a column
-//   i4: [panel][group]: 16 scales and 16 minimums in bf16, [k/8][16][4] bytes of two, see linear_int4.h.
+//   i4: [panel][span]: scales, minimums, [k/8][16][4] bytes of two, see linear_int4.h; and one unit a column
 struct PackedLinear {
   WeightType type;
   int64_t n;
   int64_t k;
   int64_t k_padded;
   const void* data;
-  const float* scales;  // i8: [n rounded up to 16]
+  const float* scales;  // i8, i4: [n rounded up to 16]
   MILL_INLINE int64_t panels() const { return (n + kPanel - 1) / kPanel; }
 };
 

@@ -14,6 +14,8 @@ struct Simd {
   // Panels side by side for one row, so that enough independent chains hide the FMA latency.
   static constexpr int kPanelsOneRow = 4;
   static constexpr int kRowsI8 = 4;
+  static constexpr int kRowsI4 = 6;
+  static constexpr int kPanelsOneRowI4 = 4;
   static constexpr bool kDotBf16 = false;
   using F = __m256;
   using I = __m256i;
@@ -103,23 +105,28 @@ struct Simd {
   }
   static constexpr bool kOffsetI8 = false;
 
-  // Bytes of two 4-bit weights, in 0..15.
-  struct Int4Weights {
-    I low;
-    I high;
-  };
-  static Int4Weights load_u4(const uint8_t* p) {
-    const I bytes = _mm256_loadu_si256(reinterpret_cast<const I*>(p)), mask = _mm256_set1_epi8(15);
-    return {_mm256_and_si256(bytes, mask), _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask)};
+  // Bytes of two 4-bit weights: the first, in 0..15, and the second.
+  static I load_u4_low(const uint8_t* p) { return _mm256_and_si256(_mm256_loadu_si256(reinterpret_cast<const I*>(p)), _mm256_set1_epi8(15)); }
+  static I load_u4_high(const uint8_t* p) {
+    return _mm256_and_si256(_mm256_srli_epi16(_mm256_loadu_si256(reinterpret_cast<const I*>(p)), 4), _mm256_set1_epi8(15));
   }
-  // Two 16-bit sums a lane: at most 8 dot products before sum_u4 adds them up.
-  // In assembly, as GCC 12 would multiply first and add later, which takes more registers than there are.
-  static I dot_u4(I acc, I w, I x) {
-    I products;
-    __asm__("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+x"(acc), "=&x"(products) : "x"(w), "x"(x));
-    return acc;
+  // Two 16-bit sums a lane: at most 8 dot products before scale_u4 adds them up.
+  static I dot_u4(I acc, I w, I x) { return _mm256_add_epi16(acc, _mm256_maddubs_epi16(w, x)); }
+  // Scales as scale_u4 takes them: each twice in 16 bits.
+  static I load_scales_u8(const uint8_t* p) {
+    const I order = _mm256_setr_epi8(0, -1, 0, -1, 1, -1, 1, -1, 2, -1, 2, -1, 3, -1, 3, -1, 4, -1, 4, -1, 5, -1, 5, -1, 6, -1, 6, -1, 7, -1, 7, -1);
+    return _mm256_shuffle_epi8(_mm256_broadcastq_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))), order);
   }
-  static I sum_u4(I acc) { return _mm256_madd_epi16(acc, _mm256_set1_epi16(1)); }
+  // total + sum * scale, where `sum` is what dot_u4 made.
+  static I scale_u4(I total, I sum, I scale) { return _mm256_add_epi32(total, _mm256_madd_epi16(sum, scale)); }
+  // Lanes of two int16: from pairs of int8, or from each int8 twice; `shift` bits up.
+  static I load_pairs_i8(const int8_t* p, int shift) { return _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), shift); }
+  static I load_twice_i8(const int8_t* p, int shift) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    return _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_unpacklo_epi8(bytes, bytes)), shift);
+  }
+  // acc + the sum of two products of int16.
+  static I dot_i16(I acc, I a, I b) { return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)); }
   static F to_float(I a) { return _mm256_cvtepi32_ps(a); }
   static I sub_i32(I a, I b) { return _mm256_sub_epi32(a, b); }
   static I load_i32(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const I*>(p)); }

@@ -13,6 +13,8 @@ struct Simd {
   static constexpr int kPanels = 3;
   static constexpr int kPanelsOneRow = 8;
   static constexpr int kRowsI8 = 8;
+  static constexpr int kRowsI4 = 8;
+  static constexpr int kPanelsOneRowI4 = 4;
   using F = __m512;
   using I = __m512i;
   struct Mask {
@@ -113,23 +115,38 @@ struct Simd {
   // Integers within int8.
   static void store_i8(int8_t* p, F x) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x))); }
 
-  // Bytes of two 4-bit weights, in 0..15.
-  struct Int4Weights {
-    I low;
-    I high;
-  };
-  static Int4Weights load_u4(const uint8_t* p) {
-    const I bytes = _mm512_loadu_si512(p), mask = _mm512_set1_epi8(15);
-    return {_mm512_and_si512(bytes, mask), _mm512_and_si512(_mm512_srli_epi16(bytes, 4), mask)};
-  }
+  // Bytes of two 4-bit weights: the first, in 0..15, and the second.
+  static I load_u4_low(const uint8_t* p) { return _mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi8(15)); }
+  static I load_u4_high(const uint8_t* p) { return _mm512_and_si512(_mm512_srli_epi16(_mm512_loadu_si512(p), 4), _mm512_set1_epi8(15)); }
 #ifdef MILL_VNNI
   static I dot_u4(I acc, I w, I x) { return _mm512_dpbusd_epi32(acc, w, x); }
-  static I sum_u4(I acc) { return acc; }
+  static I load_scales_u8(const uint8_t* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+  // total + sum * scale, where `sum` is what dot_u4 made.
+  static I scale_u4(I total, I sum, I scale) { return _mm512_add_epi32(total, _mm512_mullo_epi32(sum, scale)); }
+  // acc + the sum of two products of int16.
+  static I dot_i16(I acc, I a, I b) { return _mm512_dpwssd_epi32(acc, a, b); }
 #else
-  // Two 16-bit sums a lane: at most 8 dot products before sum_u4 adds them up.
+  // Two 16-bit sums a lane: at most 8 dot products before scale_u4 adds them up.
   static I dot_u4(I acc, I w, I x) { return _mm512_add_epi16(acc, _mm512_maddubs_epi16(w, x)); }
-  static I sum_u4(I acc) { return _mm512_madd_epi16(acc, _mm512_set1_epi16(1)); }
+  // Scales as scale_u4 takes them: each twice in 16 bits.
+  static I load_scales_u8(const uint8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm512_cvtepu8_epi16(_mm256_set_m128i(_mm_unpackhi_epi8(bytes, bytes), _mm_unpacklo_epi8(bytes, bytes)));
+  }
+  // total + sum * scale, where `sum` is what dot_u4 made.
+  static I scale_u4(I total, I sum, I scale) { return _mm512_add_epi32(total, _mm512_madd_epi16(sum, scale)); }
+  // acc + the sum of two products of int16.
+  static I dot_i16(I acc, I a, I b) { return _mm512_add_epi32(acc, _mm512_madd_epi16(a, b)); }
 #endif
+  // Lanes of two int16: from pairs of int8, or from each int8 twice; `shift` bits up.
+  static I load_pairs_i8(const int8_t* p, int shift) {
+    return _mm512_slli_epi16(_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), static_cast<unsigned>(shift));
+  }
+  static I load_twice_i8(const int8_t* p, int shift) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    const __m256i twice = _mm256_set_m128i(_mm_unpackhi_epi8(bytes, bytes), _mm_unpacklo_epi8(bytes, bytes));
+    return _mm512_slli_epi16(_mm512_cvtepi8_epi16(twice), static_cast<unsigned>(shift));
+  }
 
   static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 };

@@ -12,6 +12,8 @@ struct Simd {
   static constexpr int kPanels = 2;
   static constexpr int kPanelsOneRow = 2;
   static constexpr int kRowsI8 = 3;
+  static constexpr int kRowsI4 = 3;
+  static constexpr int kPanelsOneRowI4 = 2;
   struct F {
     float lanes[16];
   };
@@ -151,17 +153,15 @@ struct Simd {
     for (int i = 0; i < kWidth; i++) p[i] = static_cast<int8_t>(x.lanes[i]);
   }
 
-  // Bytes of two 4-bit weights, in 0..15.
-  struct Int4Weights {
-    Int8Weights low;
-    Int8Weights high;
-  };
-  static Int4Weights load_u4(const uint8_t* p) {
-    Int4Weights w;
-    for (int i = 0; i < 64; i++) {
-      w.low.lanes[i] = static_cast<int8_t>(p[i] & 15);
-      w.high.lanes[i] = static_cast<int8_t>(p[i] >> 4);
-    }
+  // Bytes of two 4-bit weights: the first, in 0..15, and the second.
+  static Int8Weights load_u4_low(const uint8_t* p) {
+    Int8Weights w;
+    for (int i = 0; i < 64; i++) w.lanes[i] = static_cast<int8_t>(p[i] & 15);
+    return w;
+  }
+  static Int8Weights load_u4_high(const uint8_t* p) {
+    Int8Weights w;
+    for (int i = 0; i < 64; i++) w.lanes[i] = static_cast<int8_t>(p[i] >> 4);
     return w;
   }
   static int32_t product_u4(const Int8Weights& w, const I& x, int i, int j) {
@@ -175,7 +175,10 @@ struct Simd {
       return wrap(sum);
     });
   }
-  static I sum_u4(const I& acc) { return acc; }
+  static I load_scales_u8(const uint8_t* p) { return each_i32([=](int i) { return p[i]; }); }
+  static I scale_u4(const I& total, const I& sum, const I& scale) {
+    return each_i32([&](int i) { return wrap(static_cast<uint32_t>(total.lanes[i]) + static_cast<uint32_t>(sum.lanes[i]) * static_cast<uint32_t>(scale.lanes[i])); });
+  }
 #else
   // vpmaddubsw and vpaddw: two wrapping 16-bit sums a lane; vpmaddwd adds them.
   static I dot_u4(const I& acc, const Int8Weights& w, const I& x) {
@@ -186,10 +189,21 @@ struct Simd {
       return wrap((high & 0xffffu) << 16 | (low & 0xffffu));
     });
   }
-  static I sum_u4(const I& acc) {
-    return each_i32([&](int i) { return static_cast<int16_t>(acc.lanes[i] & 0xffff) + static_cast<int16_t>(static_cast<uint32_t>(acc.lanes[i]) >> 16); });
-  }
+  static I load_scales_u8(const uint8_t* p) { return each_i32([=](int i) { return p[i] << 16 | p[i]; }); }
+  static I scale_u4(const I& total, const I& sum, const I& scale) { return dot_i16(total, sum, scale); }
 #endif
+  // Lanes of two int16: from pairs of int8, or from each int8 twice; `shift` bits up.
+  static int32_t two_i16(int32_t low, int32_t high) { return wrap(static_cast<uint32_t>(high) << 16 | (static_cast<uint32_t>(low) & 0xffffu)); }
+  static I load_pairs_i8(const int8_t* p, int shift) { return each_i32([=](int i) { return two_i16(p[2 * i] * (1 << shift), p[2 * i + 1] * (1 << shift)); }); }
+  static I load_twice_i8(const int8_t* p, int shift) { return each_i32([=](int i) { return two_i16(p[i] * (1 << shift), p[i] * (1 << shift)); }); }
+  // vpmaddwd and vpaddd, vpdpwssd: acc + the sum of two products of int16.
+  static I dot_i16(const I& acc, const I& a, const I& b) {
+    return each_i32([&](int i) {
+      const auto high = [](int32_t lane) { return static_cast<int32_t>(static_cast<int16_t>(static_cast<uint32_t>(lane) >> 16)); };
+      const int32_t low = static_cast<int16_t>(a.lanes[i]) * static_cast<int16_t>(b.lanes[i]);
+      return wrap(static_cast<uint32_t>(acc.lanes[i]) + static_cast<uint32_t>(low) + static_cast<uint32_t>(high(a.lanes[i]) * high(b.lanes[i])));
+    });
+  }
 
   static void prefetch(const void*) {}
 };

@@ -17,6 +17,8 @@ struct Simd {
 #else
   static constexpr int kRowsI8 = 2;
 #endif
+  static constexpr int kRowsI4 = kRowsI8;
+  static constexpr int kPanelsOneRowI4 = 2;
   static constexpr bool kDotBf16 = false;
   using F = float32x4_t;
   using I = int32x4_t;
@@ -99,17 +101,25 @@ struct Simd {
     __builtin_memcpy(p, &bytes, 4);
   }
 
-  // Bytes of two 4-bit weights, in 0..15.
-  struct Int4Weights {
-    int8x16_t low;
-    int8x16_t high;
-  };
-  static Int4Weights load_u4(const uint8_t* p) {
-    const uint8x16_t bytes = vld1q_u8(p);
-    return {vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(15))), vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4))};
-  }
+  // Bytes of two 4-bit weights: the first, in 0..15, and the second.
+  static int8x16_t load_u4_low(const uint8_t* p) { return vreinterpretq_s8_u8(vandq_u8(vld1q_u8(p), vdupq_n_u8(15))); }
+  static int8x16_t load_u4_high(const uint8_t* p) { return vreinterpretq_s8_u8(vshrq_n_u8(vld1q_u8(p), 4)); }
   static I dot_u4(I acc, int8x16_t w, I x) { return dot_i8(acc, w, x); }
-  static I sum_u4(I acc) { return acc; }
+  static I load_scales_u8(const uint8_t* p) { return vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_s8(load_four(p)))))); }
+  // total + sum * scale, where `sum` is what dot_u4 made.
+  static I scale_u4(I total, I sum, I scale) { return vmlaq_s32(total, sum, scale); }
+  // Lanes of two int16: from pairs of int8, or from each int8 twice; `shift` bits up.
+  static I shifted_i16(int8x8_t bytes, int shift) { return vreinterpretq_s32_s16(vshlq_s16(vmovl_s8(bytes), vdupq_n_s16(static_cast<int16_t>(shift)))); }
+  static I load_pairs_i8(const int8_t* p, int shift) { return shifted_i16(vld1_s8(p), shift); }
+  static I load_twice_i8(const int8_t* p, int shift) {
+    const int8x8_t bytes = load_four(p);
+    return shifted_i16(vzip1_s8(bytes, bytes), shift);
+  }
+  // acc + the sum of two products of int16.
+  static I dot_i16(I acc, I a, I b) {
+    const int16x8_t x = vreinterpretq_s16_s32(a), y = vreinterpretq_s16_s32(b);
+    return vaddq_s32(acc, vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y)));
+  }
 
 #ifdef MILL_MMLA
   using Bytes = int8x16_t;

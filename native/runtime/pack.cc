@@ -176,70 +176,97 @@ void pack_panel_i8(const float* rows, int64_t count, int64_t k, int8_t* out, flo
   }
 }
 
-float round_to_bf16(double x) { return bf16_to_float(float_to_bf16(static_cast<float>(x))); }
-
-// Scale and minimum of a group, and its quotients: the range divided into 15 steps, then twice the line that fits the
-// weights best for the quotients of the one before. In fp64 in this order, as src/quant/int4_group.ts has it.
-struct Int4Group {
-  float scale;
-  float minimum;
-  uint8_t quotients[128];
+// A group's weights are about scale * q + minimum. In fp64 in this order, as src/quant/int4_group.ts has it.
+struct Line {
+  double scale;
+  double minimum;
 };
 
-double int4_quotient(double w, double scale, double minimum) {
-  const double steps = (w - minimum) / scale + 0.5;
+double int4_quotient(double w, const Line& line) {
+  if (!(line.scale > 0)) return 0;
+  const double steps = (w - line.minimum) / line.scale + 0.5;
   return steps < 0 ? 0 : steps >= 15 ? 15 : static_cast<double>(static_cast<int32_t>(steps));
 }
 
-Int4Group encode_group(const float* w, int64_t count) {
+// The range divided into 15 steps, then twice the line that fits the weights best for the quotients of the one before.
+Line fit_line(const float* w, int64_t count) {
   double low = static_cast<double>(w[0]), high = low;
   for (int64_t i = 1; i < count; i++) {
     low = std::min(low, static_cast<double>(w[i]));
     high = std::max(high, static_cast<double>(w[i]));
   }
-  Int4Group group{0, round_to_bf16(low), {}};
-  double scale = (high - low) / 15, minimum = low;
-  for (int fit = 0; fit < 2 && scale > 0; fit++) {
+  Line line{(high - low) / 15, low};
+  for (int fit = 0; fit < 2 && line.scale > 0; fit++) {
     double q1 = 0, q2 = 0, w1 = 0, qw = 0;
     for (int64_t i = 0; i < count; i++) {
-      const double x = static_cast<double>(w[i]), q = int4_quotient(x, scale, minimum);
+      const double x = static_cast<double>(w[i]), q = int4_quotient(x, line);
       q1 += q;
       q2 += q * q;
       w1 += x;
       qw += q * x;
     }
     const double n = static_cast<double>(count);
-    const float fitted = round_to_bf16((n * qw - q1 * w1) / (n * q2 - q1 * q1));
-    // Too small for bf16, or nothing to fit: what the range gave stays.
-    if (!(fitted > 0 && std::isfinite(fitted))) break;
-    scale = group.scale = fitted;
-    minimum = group.minimum = round_to_bf16((w1 - scale * q1) / n);
+    line.scale = (n * qw - q1 * w1) / (n * q2 - q1 * q1);
+    line.minimum = (w1 - line.scale * q1) / n;
   }
-  if (group.scale > 0) {
-    for (int64_t i = 0; i < count; i++) group.quotients[i] = static_cast<uint8_t>(int4_quotient(static_cast<double>(w[i]), scale, minimum));
+  return line;
+}
+
+// The smallest unit in which a row's scales and minimums fit 8 bits; 1 for zeros, also where fp32 has no such unit.
+float int4_unit(const std::vector<Line>& lines) {
+  double unit = 0;
+  for (const Line& line : lines) unit = std::max(unit, std::max(line.scale / 255, std::abs(line.minimum) / (127 * kMinimumStepI4)));
+  const float rounded = static_cast<float>(unit);
+  return rounded > 0 ? rounded : 1;
+}
+
+struct Int4Group {
+  uint8_t scale;
+  int8_t minimum;
+  uint8_t quotients[128];
+};
+
+// The scale in whole units, the minimum fitted to its quotients and rounded, then the quotients of both.
+Int4Group round_group(const float* w, int64_t count, const Line& line, double unit) {
+  Int4Group group{};
+  group.scale = static_cast<uint8_t>(std::min(255.0, std::floor(line.scale / unit + 0.5)));
+  Line rounded{group.scale * unit, line.minimum};
+  double q1 = 0, w1 = 0;
+  for (int64_t i = 0; i < count; i++) {
+    q1 += int4_quotient(static_cast<double>(w[i]), rounded);
+    w1 += static_cast<double>(w[i]);
   }
+  const double fitted = (w1 - rounded.scale * q1) / static_cast<double>(count) / (kMinimumStepI4 * unit);
+  group.minimum = static_cast<int8_t>(std::max(-128.0, std::min(127.0, std::floor(fitted + 0.5))));
+  rounded.minimum = group.minimum * kMinimumStepI4 * unit;
+  for (int64_t i = 0; i < count; i++) group.quotients[i] = static_cast<uint8_t>(int4_quotient(static_cast<double>(w[i]), rounded));
   return group;
 }
 
-// False when a minimum does not fit bf16.
-bool pack_panel_i4(const float* rows, int64_t count, int64_t k, int64_t group, uint8_t* out) {
+// `k` is where in a row the group begins; column `r` of the panel.
+void store_group(const Int4Group& encoded, int64_t group, int64_t k, int64_t r, uint8_t* panel) {
+  const int64_t span = int4_span(group), groups = span / group, index = k % span / group;
+  uint8_t* header = panel + k / span * int4_span_bytes(group);
+  header[index * kPanel + r] = encoded.scale;
+  header[groups * kPanel + r * groups + index] = static_cast<uint8_t>(encoded.minimum);
+  uint8_t* quads = header + int4_header_bytes(group) + k % span / 2 * kPanel + 4 * r;
+  for (int64_t i = 0; i < group; i++) quads[i / 8 * 4 * kPanel + i % 4] |= static_cast<uint8_t>(encoded.quotients[i] << (i % 8 >= 4 ? 4 : 0));
+}
+
+void pack_panel_i4(const float* rows, int64_t count, int64_t k, int64_t group, uint8_t* out, float* units) {
   thread_local std::vector<float> rotated;
-  bool fits = true;
+  thread_local std::vector<Line> lines;
   for (int64_t r = 0; r < count; r++) {
     rotate_row(rows + r * k, k, rotated);
     const int64_t padded = static_cast<int64_t>(rotated.size());
+    lines.clear();
+    for (int64_t from = 0; from < padded; from += group) lines.push_back(fit_line(rotated.data() + from, std::min(group, padded - from)));
+    units[r] = int4_unit(lines);
     for (int64_t from = 0; from < padded; from += group) {
-      const Int4Group encoded = encode_group(rotated.data() + from, std::min(group, padded - from));
-      uint8_t* to = out + from / group * int4_group_bytes(group);
-      uint16_t* header = reinterpret_cast<uint16_t*>(to);
-      header[r] = float_to_bf16(encoded.scale);
-      header[kPanel + r] = float_to_bf16(encoded.minimum);
-      fits = fits && std::isfinite(encoded.minimum);
-      uint8_t* quads = to + int4_header_bytes + 4 * r;
-      for (int64_t i = 0; i < group; i++) quads[i / 8 * 4 * kPanel + i % 4] |= static_cast<uint8_t>(encoded.quotients[i] << (i % 8 >= 4 ? 4 : 0));
+      const Line& line = lines[static_cast<size_t>(from / group)];
+      store_group(round_group(rotated.data() + from, std::min(group, padded - from), line, static_cast<double>(units[r])), group, from, r, out);
     }
   }
-  return fits;
 }
 
 struct Layout {
@@ -253,7 +280,7 @@ Layout layout_of(int64_t n, int64_t k, WeightType type) {
   Layout layout;
   layout.data_bytes = columns / kPanel * static_cast<size_t>(panel_bytes(type, padded_k(type, k)));
   layout.scales_offset = (layout.data_bytes + 63) / 64 * 64;
-  layout.bytes = layout.scales_offset + (type == WeightType::i8 ? columns * 4 : 0);
+  layout.bytes = layout.scales_offset + (type == WeightType::i8 || int4_group(type) ? columns * 4 : 0);
   return layout;
 }
 
@@ -281,15 +308,16 @@ void pack_panel(const std::vector<WeightPart>& parts, LinearWeight& weight, cons
     const int64_t bad = first_not_finite(rows + r * p.k, p.k);
     if (bad >= 0) refuse(*source.part, source.row * p.k + bad);
   }
+  float* scales = weight.memory.as<float>(layout.scales_offset) + begin;
   bool fits = true;
   switch (p.type) {
     case WeightType::f32: pack_panel_f32(rows, count, p.k, reinterpret_cast<float*>(out)); break;
     case WeightType::f16: fits = pack_panel_f16(rows, count, p.k, reinterpret_cast<uint16_t*>(out)); break;
     case WeightType::bf16: fits = pack_panel_bf16(rows, count, p.k, reinterpret_cast<uint16_t*>(out)); break;
-    case WeightType::i8: pack_panel_i8(rows, count, p.k, reinterpret_cast<int8_t*>(out), weight.memory.as<float>(layout.scales_offset) + begin); break;
+    case WeightType::i8: pack_panel_i8(rows, count, p.k, reinterpret_cast<int8_t*>(out), scales); break;
     case WeightType::i4_g32:
     case WeightType::i4_g64:
-    case WeightType::i4_g128: fits = pack_panel_i4(rows, count, p.k, int4_group(p.type), out); break;
+    case WeightType::i4_g128: pack_panel_i4(rows, count, p.k, int4_group(p.type), out, scales); break;
   }
   if (!fits) throw Failure("weights_invalid", "Tensor " + find_row(parts, begin).part->name + " holds values beyond the range of the weight type.");
 }

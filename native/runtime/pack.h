@@ -20,7 +20,7 @@ struct WeightPart {
 };
 
 // Part of the key of packed weights on disk: to be raised with every change to the bytes that packing gives.
-constexpr int kPackVersion = 2;
+constexpr int kPackVersion = 3;
 
 struct LinearWeight {
   PackedLinear packed;

@@ -21,5 +21,5 @@ export function storedAs(quantization: Quantization, makesLogits: boolean): Quan
 /** Bytes of `elements` weights in `rows` rows, scales included. */
 export function quantizedBytes(type: QuantizedType, elements: number, rows: number): number {
   const group = groupOf(type);
-  return group === null ? elements + rows * 4 : elements / 2 + (elements / group) * 4;
+  return (group === null ? elements : elements / 2 + (elements / group) * 2) + rows * 4;
 }

@@ -167,10 +167,10 @@ export const FLAGS = {
     cli: '--quantization',
     aliases: ['-q'],
     of: QUANTIZATIONS,
-    synonyms: { int4: 'int4_g64' },
+    synonyms: { int4: 'int4_g32' },
     default: 'none',
     group: 'device',
-    doc: 'Quantises linear weights at load, activations to int8 in groups of 128 while running. int8: per output channel. int4_gN: 4 bits, a scale and a minimum for each N weights of a row; int4 is int4_g64.',
+    doc: 'Quantises linear weights at load, activations to int8 in groups of 128 while running. int8: per output channel. int4_gN: 4 bits, a scale and a minimum for each N weights of a row; int4 is int4_g32.',
   },
 
   packedCache: {

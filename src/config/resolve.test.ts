@@ -144,10 +144,10 @@ describe('resolve', () => {
     expect(plan({ quantization: 'int8' }).memory.weightBytes).toBe(2 ** 29 + 2 ** 18 + 2 ** 21 + 2 ** 16);
   });
 
-  test('int4 keeps half a byte an element and four bytes a group, and the logits in int8', () => {
-    const body = (2 ** 29 - 2 ** 20) * (0.5 + 4 / 32);
+  test('int4 keeps half a byte an element, two bytes a group and a unit a row, and the logits in int8', () => {
+    const body = (2 ** 29 - 2 ** 20) * (0.5 + 2 / 32);
     const others = 2 ** 21 + 2 ** 16;
-    expect(plan({ quantization: 'int4_g32' }).memory.weightBytes).toBe(body + 2 ** 20 + 4000 + others);
+    expect(plan({ quantization: 'int4_g32' }).memory.weightBytes).toBe(body + 2 ** 20 + 2 ** 18 + others);
   });
 
   test('every decision has a reason', () => {

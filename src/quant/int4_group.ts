@@ -1,25 +1,37 @@
 /**
- * 4 bits in groups, both sides rotated first (rotation.ts): `group` consecutive weights of a row share a scale d and a minimum m
- * (both bf16), w = d q + m with q in 0..15. Made at load: the range in 15 steps, then twice the least-squares line through the
- * quotients of the step before. Activations are int8 in groups as in int8_channel.ts. A group's products are summed exactly,
- * 32 steps of k at a time, and become fp32 in a chain of fused multiply-adds over ascending k for each scale of x, and those
- * in another.
+ * 4 bits in groups, both sides rotated first (rotation.ts): `group` consecutive weights of a row share an 8-bit scale d and an
+ * 8-bit minimum m, both in steps of the row's fp32 unit: w = unit (d q + 16 m) with q in 0..15, d in 0..255, m in -128..127.
+ * Made at load: the range of a group in 15 steps, then twice the least-squares line through the quotients of the step before;
+ * then d is rounded, the minimum fitted to the quotients of that d and rounded, and the quotients taken again.
+ * Activations are int8 in groups as in int8_channel.ts. All that shares a scale of x is one exact integer; these become one
+ * number in a chain of fused multiply-adds over ascending k, as the groups of int8 do.
  */
-import { bfloat16Bits, bfloat16Value } from './dtypes.ts';
 import { encodeActivations, type Int8Groups } from './int8_channel.ts';
 import { rotatedWidth, rotateWeights } from './rotation.ts';
 
-/** Steps of k between two conversions to fp32. */
-const CHUNK = 32;
+/**
+ * The step of a minimum in units. A group that is symmetric about zero has m = -7.5 d: this is the power of two that gives its d
+ * most of the 8 bits while its m still fits.
+ */
+const MINIMUM_STEP = 16;
 
 export interface Int4Groups {
   /** [rows, width], 0..15 */
   readonly quotients: Uint8Array;
-  /** [rows, groups] */
-  readonly groupScales: Float32Array;
-  readonly minimums: Float32Array;
+  /** [rows, groups], in units */
+  readonly groupScales: Uint8Array;
+  /** [rows, groups], in 16 units */
+  readonly minimums: Int8Array;
+  /** [rows] */
+  readonly units: Float32Array;
   readonly width: number;
   readonly group: number;
+}
+
+/** A group's weights are about scale * q + minimum. */
+interface Line {
+  readonly scale: number;
+  readonly minimum: number;
 }
 
 /** The weight of a 4-bit linear, from a [rows, width] matrix. */
@@ -31,109 +43,131 @@ export function encodeInt4Weight(matrix: Float32Array, width: number, group: num
 export function encodeInt4Groups(matrix: Float32Array, width: number, group: number): Int4Groups {
   const rows = matrix.length / width;
   const groups = Math.ceil(width / group);
-  const quotients = new Uint8Array(matrix.length);
-  const groupScales = new Float32Array(rows * groups);
-  const minimums = new Float32Array(rows * groups);
+  const encoded = {
+    quotients: new Uint8Array(matrix.length),
+    groupScales: new Uint8Array(rows * groups),
+    minimums: new Int8Array(rows * groups),
+    units: new Float32Array(rows),
+    width,
+    group,
+  };
   for (let row = 0; row < rows; row++) {
-    for (let g = 0; g < groups; g++) {
+    const weights = Array.from({ length: groups }, (_, g) => {
       const from = row * width + g * group;
-      const weights = matrix.subarray(from, Math.min(from + group, (row + 1) * width));
-      const { scale, minimum } = fitGroup(weights);
-      groupScales[row * groups + g] = scale;
-      minimums[row * groups + g] = minimum;
-      if (scale > 0) for (const [i, w] of weights.entries()) quotients[from + i] = quotient(w, scale, minimum);
+      return matrix.subarray(from, Math.min(from + group, (row + 1) * width));
+    });
+    const lines = weights.map(fitLine);
+    const unit = unitOf(lines);
+    encoded.units[row] = unit;
+    for (const [g, line] of lines.entries()) {
+      roundGroup(weights[g] as Float32Array, line, unit, encoded, row * groups + g, row * width + g * group);
     }
   }
-  return { quotients, groupScales, minimums, width, group };
+  return encoded;
 }
 
-function roundToBf16(value: number): number {
-  return bfloat16Value(bfloat16Bits(value));
-}
-
-function quotient(weight: number, scale: number, minimum: number): number {
-  return Math.max(0, Math.min(15, Math.floor((weight - minimum) / scale + 0.5)));
+function quotient(weight: number, { scale, minimum }: Line): number {
+  return scale > 0 ? Math.max(0, Math.min(15, Math.floor((weight - minimum) / scale + 0.5))) : 0;
 }
 
 /** In fp64, sums in this order: native/runtime/pack.cc gets the same bits. */
-function fitGroup(weights: Float32Array): { scale: number; minimum: number } {
+function fitLine(weights: Float32Array): Line {
   let low = Number.POSITIVE_INFINITY;
   let high = Number.NEGATIVE_INFINITY;
   for (const w of weights) {
     low = Math.min(low, w);
     high = Math.max(high, w);
   }
-  const fitted = { scale: 0, minimum: roundToBf16(low) };
-  let [scale, minimum] = [(high - low) / 15, low];
-  for (let fit = 0; fit < 2 && scale > 0; fit++) {
+  let line: Line = { scale: (high - low) / 15, minimum: low };
+  for (let fit = 0; fit < 2 && line.scale > 0; fit++) {
     let [q1, q2, w1, qw] = [0, 0, 0, 0];
     for (const w of weights) {
-      const q = quotient(w, scale, minimum);
+      const q = quotient(w, line);
       q1 += q;
       q2 += q * q;
       w1 += w;
       qw += q * w;
     }
     const n = weights.length;
-    const slope = roundToBf16((n * qw - q1 * w1) / (n * q2 - q1 * q1));
-    // Too small for bf16, or nothing to fit: what was found before stays.
-    if (!(slope > 0 && Number.isFinite(slope))) break;
-    fitted.scale = slope;
-    fitted.minimum = roundToBf16((w1 - slope * q1) / n);
-    scale = fitted.scale;
-    minimum = fitted.minimum;
+    const scale = (n * qw - q1 * w1) / (n * q2 - q1 * q1);
+    line = { scale, minimum: (w1 - scale * q1) / n };
   }
-  return fitted;
+  return line;
 }
 
-export function decodeInt4Groups({ quotients, groupScales, minimums, width, group }: Int4Groups): Float32Array {
+/** The smallest unit in which the row's scales and minimums fit 8 bits; 1 for zeros, also where fp32 has no such unit. */
+function unitOf(lines: readonly Line[]): number {
+  let unit = 0;
+  for (const { scale, minimum } of lines) {
+    unit = Math.max(unit, scale / 255, Math.abs(minimum) / (127 * MINIMUM_STEP));
+  }
+  return Math.fround(unit) || 1;
+}
+
+/** Group `index`, whose quotients go to `at`. */
+function roundGroup(weights: Float32Array, line: Line, unit: number, to: Int4Groups, index: number, at: number): void {
+  const steps = Math.min(255, Math.floor(line.scale / unit + 0.5));
+  const scale = steps * unit;
+  let [q1, w1] = [0, 0];
+  for (const w of weights) {
+    q1 += quotient(w, { scale, minimum: line.minimum });
+    w1 += w;
+  }
+  const fitted = (w1 - scale * q1) / weights.length / (MINIMUM_STEP * unit);
+  const minimum = Math.max(-128, Math.min(127, Math.floor(fitted + 0.5)));
+  to.groupScales[index] = steps;
+  to.minimums[index] = minimum;
+  const rounded = { scale, minimum: minimum * MINIMUM_STEP * unit };
+  for (const [i, w] of weights.entries()) to.quotients[at + i] = quotient(w, rounded);
+}
+
+export function decodeInt4Groups({ quotients, groupScales, minimums, units, width, group }: Int4Groups): Float32Array {
   const groups = Math.ceil(width / group);
   return Float32Array.from(quotients, (q, i) => {
-    const at = Math.floor(i / width) * groups + Math.floor((i % width) / group);
-    return q * (groupScales[at] as number) + (minimums[at] as number);
+    const row = Math.floor(i / width);
+    const at = row * groups + Math.floor((i % width) / group);
+    return (units[row] as number) * (q * (groupScales[at] as number) + MINIMUM_STEP * (minimums[at] as number));
   });
 }
 
 /** y [T, N] = x [T, K] weight^T + bias, with x quantised as said above: the definition of a 4-bit linear. */
 export function int4Linear(x: Float32Array, weight: Int4Groups, bias: Float32Array | null, y: Float32Array): void {
-  const outputs = weight.quotients.length / weight.width;
+  const outputs = weight.units.length;
   const rows = y.length / outputs;
   const activations = encodeActivations(x, x.length / rows);
   for (let t = 0; t < rows; t++) {
     for (let n = 0; n < outputs; n++) {
-      y[t * outputs + n] = rowProduct(activations, t, weight, n) + (bias ? (bias[n] as number) : 0);
+      const product = Math.fround(rowProduct(activations, t, weight, n) * (weight.units[n] as number));
+      y[t * outputs + n] = product + (bias ? (bias[n] as number) : 0);
     }
   }
 }
 
+/** Row t of x times row n of the weight, but for the row's unit. */
 function rowProduct(x: Int8Groups, t: number, weight: Int4Groups, n: number): number {
   const scales = Math.ceil(x.width / x.group);
+  const values = x.values.subarray(t * x.width, (t + 1) * x.width);
   let product = 0;
   for (let s = 0; s < scales; s++) {
-    const [from, to] = [s * x.group, Math.min(x.width, (s + 1) * x.group)];
-    const sum = scaledSum(x.values.subarray(t * x.width, (t + 1) * x.width), weight, n, from, to);
-    product = Math.fround(sum * (x.scales[t * scales + s] as number) + product);
+    const sum = scaledSum(values, weight, n, s * x.group, Math.min(x.width, (s + 1) * x.group));
+    product = Math.fround(Math.fround(sum) * (x.scales[t * scales + s] as number) + product);
   }
   return product;
 }
 
-/** Steps [from, to) of k, whole groups but for the last. */
+/** Steps [from, to) of k, whole groups but for the last: below 2^27. */
 function scaledSum(x: Int8Array, weight: Int4Groups, n: number, from: number, to: number): number {
   const { quotients, groupScales, minimums, width, group } = weight;
   const groups = Math.ceil(width / group);
   let sum = 0;
   for (let begin = from; begin < to; begin += group) {
     const at = n * groups + begin / group;
-    let total = 0;
-    for (let chunk = begin; chunk < Math.min(begin + group, to); chunk += CHUNK) {
-      let products = 0;
-      for (let k = chunk; k < chunk + CHUNK; k++) {
-        products += (x[k] as number) * (quotients[n * width + k] as number);
-        total += x[k] as number;
-      }
-      sum = Math.fround(products * (groupScales[at] as number) + sum);
+    let [products, total] = [0, 0];
+    for (let k = begin; k < Math.min(begin + group, to); k++) {
+      products += (x[k] as number) * (quotients[n * width + k] as number);
+      total += x[k] as number;
     }
-    sum = Math.fround(total * (minimums[at] as number) + sum);
+    sum += products * (groupScales[at] as number) + total * MINIMUM_STEP * (minimums[at] as number);
   }
   return sum;
 }

@@ -54,7 +54,7 @@ export const KERNEL_FLAGS = {
     kind: 'choice',
     cli: '--quantization',
     of: QUANTIZATIONS,
-    synonyms: { int4: 'int4_g64' },
+    synonyms: { int4: 'int4_g32' },
     default: 'none',
     group: 'own',
     doc: 'Quantisation of the linear weights.',
