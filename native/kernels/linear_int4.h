@@ -76,16 +76,24 @@ MILL_INLINE void accumulate_row_u4(I (&sum)[N], const int32_t& x, const Weights 
   for (int j = 0; j < N; j++) sum[j] = Simd::dot_u4(sum[j], w[j], broadcast);
 }
 
+// Asks for the next line of each panel.
+template <int PANELS>
+MILL_INLINE void ask(Ahead& ahead) {
+  for (int p = 0; p < PANELS; p++) Simd::prefetch(ahead.at + p * ahead.panel_stride);
+  ahead.at += ahead.step;
+}
+
 // total[r][j] += scale (x . q) over kChunk steps of k.
 template <int ROWS, int PANELS>
-MILL_INLINE void int4_chunk(const int32_t* x, const uint8_t* const (&quads)[PANELS], const uint8_t* const (&scales)[PANELS], I (&total)[ROWS][PANELS * kVectors]) {
+MILL_INLINE void int4_chunk(const int32_t* x, const uint8_t* const (&quads)[PANELS], const uint8_t* const (&scales)[PANELS], Ahead& ahead, I (&total)[ROWS][PANELS * kVectors]) {
   constexpr int N = PANELS * kVectors;
   I sum[ROWS][N];
 #pragma GCC unroll 64
   for (int i = 0; i < ROWS * N; i++) sum[i / N][i % N] = Simd::zero_i32();
-#pragma GCC unroll 1
+#pragma GCC unroll 4
   for (int64_t pair = 0; pair < kChunk / 8; pair++) {
     const int32_t* at = x + pair * 2 * ROWS;
+    ask<PANELS>(ahead);
     decltype(Simd::load_u4_low(nullptr)) w[N];
 #pragma GCC unroll 16
     for (int j = 0; j < N; j++) w[j] = Simd::load_u4_low(quads[j / kVectors] + pair * 4 * kPanel + j % kVectors * 4 * W);
@@ -111,17 +119,14 @@ template <int ROWS, int PANELS>
   for (int i = 0; i < ROWS * N; i++) acc[i / N][i % N] = Simd::zero();
   for (int64_t begin = 0; begin < weights.halves; begin += 2) {
     const uint8_t *at[PANELS], *quads[PANELS], *scales[PANELS];
-    for (int p = 0; p < PANELS; p++) {
-      at[p] = weights.at(begin / 2, p);
-      for (int64_t byte = 0; byte < ahead.step; byte += 64) Simd::prefetch(ahead.at + p * ahead.panel_stride + byte);
-    }
-    ahead.at += ahead.step;
+    for (int p = 0; p < PANELS; p++) at[p] = weights.at(begin / 2, p);
     I total[ROWS][N];
 #pragma GCC unroll 64
     for (int i = 0; i < ROWS * N; i++) total[i / N][i % N] = Simd::zero_i32();
     const int64_t halves = min_i64(2, weights.halves - begin);
 #pragma GCC unroll 1
     for (int64_t half = 0; half < halves; half++) {
+      ask<PANELS>(ahead);
 #pragma GCC unroll 16
       for (int j = 0; j < N; j++) {
         const I minimum = weights.minimums(at[j / kVectors], half, j % kVectors);
@@ -134,7 +139,7 @@ template <int ROWS, int PANELS>
           quads[p] = weights.quads(at[p], half, chunk);
           scales[p] = weights.scales(at[p], half, chunk);
         }
-        int4_chunk<ROWS, PANELS>(x.quads + (2 * (begin + half) + chunk) * (kChunk / 4) * ROWS, quads, scales, total);
+        int4_chunk<ROWS, PANELS>(x.quads + (2 * (begin + half) + chunk) * (kChunk / 4) * ROWS, quads, scales, ahead, total);
       }
     }
     const float* scale = x.scales + begin / 2 * ROWS;
@@ -174,8 +179,8 @@ inline void linear_rows_int4(const LinearArgs& args, const WeightsInt4& weights,
 template <int PANELS>
 inline Ahead int4_ahead(const WeightsInt4& weights, int64_t panel, int64_t index, int64_t count) {
   const char* here = reinterpret_cast<const char*>(weights.data + panel * weights.panel_bytes);
-  if (count == 1) return {here + kAhead * 64, weights.panel_bytes, weights.bytes};
-  return {here + PANELS * weights.panel_bytes + weights.panel_bytes * index / count, weights.panel_bytes, (weights.bytes / count + 63) / 64 * 64};
+  if (count == 1) return {here + kAhead * 64, weights.panel_bytes, 64};
+  return {here + PANELS * weights.panel_bytes + weights.panel_bytes * index / count, weights.panel_bytes, 64 / count};
 }
 
 template <int PANELS>
@@ -218,7 +223,7 @@ struct LinearDotI4 {
     const WeightsInt4 weights = int4_weights(args.weight);
     int64_t panel = begin;
     if (args.m == 1) {
-      constexpr int wide = Simd::kPanelsOneRowI4;
+      constexpr int wide = Simd::kPanelsOneRow;
       for (; panel + wide <= end; panel += wide) linear_tile_int4<1, wide>(args, weights, {0, 1}, panel, int4_ahead<wide>(weights, panel, 0, 1));
     }
     for (; panel + Simd::kPanels <= end; panel += Simd::kPanels) linear_panels_int4<Simd::kPanels>(args, weights, panel);

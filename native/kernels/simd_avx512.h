@@ -14,7 +14,6 @@ struct Simd {
   static constexpr int kPanelsOneRow = 8;
   static constexpr int kRowsI8 = 8;
   static constexpr int kRowsI4 = 8;
-  static constexpr int kPanelsOneRowI4 = 4;
   using F = __m512;
   using I = __m512i;
   struct Mask {

@@ -13,7 +13,6 @@ struct Simd {
   static constexpr int kPanelsOneRow = 2;
   static constexpr int kRowsI8 = 3;
   static constexpr int kRowsI4 = 3;
-  static constexpr int kPanelsOneRowI4 = 2;
   struct F {
     float lanes[16];
   };
