@@ -13,7 +13,7 @@ constexpr int64_t kChunk = 32;
 constexpr int64_t kHalf = 2 * kChunk;
 constexpr int kMinimumShift = 4;
 static_assert(1 << kMinimumShift == kMinimumStepI4);
-static_assert(kGroupI8 == 2 * kHalf, "sums of 127 * 127 * 15 * 255 * kGroupI8 and their minimums' fit in 32 bits");
+static_assert(kGroupI8 == 2 * kHalf, "127 * 15 * 255 * kGroupI8 of products and less of minimums fit in 32 bits");
 
 // One panel's spans, one after the other: [groups][16] scales, then minimums, [16] of one group or [16][2] of two, then
 // [span / 8][16 columns][4] bytes whose low halves belong to the first four k and whose high halves to the next four.
@@ -76,16 +76,9 @@ MILL_INLINE void accumulate_row_u4(I (&sum)[N], const int32_t& x, const Weights 
   for (int j = 0; j < N; j++) sum[j] = Simd::dot_u4(sum[j], w[j], broadcast);
 }
 
-// Asks for the next line of each panel.
-template <int PANELS>
-MILL_INLINE void ask(Ahead& ahead) {
-  for (int p = 0; p < PANELS; p++) Simd::prefetch(ahead.at + p * ahead.panel_stride);
-  ahead.at += ahead.step;
-}
-
 // total[r][j] += scale (x . q) over kChunk steps of k.
 template <int ROWS, int PANELS>
-MILL_INLINE void int4_chunk(const int32_t* x, const uint8_t* const (&quads)[PANELS], const uint8_t* const (&scales)[PANELS], Ahead& ahead, I (&total)[ROWS][PANELS * kVectors]) {
+MILL_INLINE void int4_chunk(const int32_t* x, const uint8_t* const (&quads)[PANELS], const uint8_t* const (&scales)[PANELS], I (&total)[ROWS][PANELS * kVectors]) {
   constexpr int N = PANELS * kVectors;
   I sum[ROWS][N];
 #pragma GCC unroll 64
@@ -93,7 +86,6 @@ MILL_INLINE void int4_chunk(const int32_t* x, const uint8_t* const (&quads)[PANE
 #pragma GCC unroll 4
   for (int64_t pair = 0; pair < kChunk / 8; pair++) {
     const int32_t* at = x + pair * 2 * ROWS;
-    ask<PANELS>(ahead);
     decltype(Simd::load_u4_low(nullptr)) w[N];
 #pragma GCC unroll 16
     for (int j = 0; j < N; j++) w[j] = Simd::load_u4_low(quads[j / kVectors] + pair * 4 * kPanel + j % kVectors * 4 * W);
@@ -126,7 +118,6 @@ template <int ROWS, int PANELS>
     const int64_t halves = min_i64(2, weights.halves - begin);
 #pragma GCC unroll 1
     for (int64_t half = 0; half < halves; half++) {
-      ask<PANELS>(ahead);
 #pragma GCC unroll 16
       for (int j = 0; j < N; j++) {
         const I minimum = weights.minimums(at[j / kVectors], half, j % kVectors);
@@ -138,8 +129,12 @@ template <int ROWS, int PANELS>
         for (int p = 0; p < PANELS; p++) {
           quads[p] = weights.quads(at[p], half, chunk);
           scales[p] = weights.scales(at[p], half, chunk);
+          // A chunk and its share of a header are less than five lines. Here, as GCC 12 loses them in functions inlined by force.
+#pragma GCC unroll 5
+          for (int64_t line = 0; line < 5; line++) Simd::prefetch(ahead.at + p * ahead.panel_stride + line * ahead.step);
         }
-        int4_chunk<ROWS, PANELS>(x.quads + (2 * (begin + half) + chunk) * (kChunk / 4) * ROWS, quads, scales, ahead, total);
+        ahead.at += weights.bytes / (kGroupI8 / kChunk) * ahead.step / 64;
+        int4_chunk<ROWS, PANELS>(x.quads + (2 * (begin + half) + chunk) * (kChunk / 4) * ROWS, quads, scales, total);
       }
     }
     const float* scale = x.scales + begin / 2 * ROWS;
