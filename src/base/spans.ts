@@ -27,6 +27,9 @@ export interface Span {
   readonly children: null | { readonly names: readonly string[]; readonly marksMs: Float64Array };
 }
 
+/** Marks that are given room at once: an allocation within every step would be the longest part of many. */
+const MARKS_AT_ONCE = 1 << 15;
+
 type OpenSpan = { -readonly [K in keyof Span]: Span[K] };
 
 /** Keeps the outermost spans called `counted`, with all in and between them, until there are `limit` of them. */
@@ -39,6 +42,8 @@ export class SpanRecorder implements Spans {
   private readonly limit: number;
   private count = 0;
   private full = false;
+  private marks = new Float64Array(0);
+  private marksUsed = 0;
 
   constructor(clock: Clock, counted: string, limit: number) {
     this.clock = clock;
@@ -77,6 +82,17 @@ export class SpanRecorder implements Spans {
     const span = this.open.at(-1);
     if (this.full || span === undefined) return;
     assert(marksMs.length === names.length + 1, 'a mark before and after each child');
-    span.children = { names, marksMs: marksMs.slice() };
+    span.children = { names, marksMs: this.keep(marksMs) };
+  }
+  private keep(marks: Float64Array): Float64Array {
+    if (this.marksUsed + marks.length > this.marks.length) {
+      // Filled, so that its pages are there.
+      this.marks = new Float64Array(Math.max(MARKS_AT_ONCE, marks.length)).fill(0);
+      this.marksUsed = 0;
+    }
+    const kept = this.marks.subarray(this.marksUsed, this.marksUsed + marks.length);
+    kept.set(marks);
+    this.marksUsed += marks.length;
+    return kept;
   }
 }
