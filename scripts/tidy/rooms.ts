@@ -21,6 +21,7 @@ export const MAY_IMPORT: Readonly<Record<string, readonly string[] | 'any'>> = {
   client: ['base', 'config', 'metrics', 'tokenizer', 'hub', 'engine'],
   'client/engine_thread.ts': ['base', 'config', 'metrics', 'tokenizer', 'hub', 'engine', 'executor'],
   server: ['base', 'config', 'metrics', 'client'],
+  fleet: ['base', 'config', 'metrics'],
   cli: 'any',
   'index.ts': 'any',
 };

@@ -150,6 +150,13 @@ export const ERRORS = {
     exitCode: 1,
     doc: 'The model disagrees with its golden file beyond the tolerance.',
   },
+  // the fleet
+  invalid_manifest: {
+    status: 400,
+    type: 'BadRequestError',
+    exitCode: 65,
+    doc: 'A fleet file or one of its objects cannot be understood.',
+  },
 } as const satisfies Record<string, ErrorSpec>;
 
 export type ErrorCode = keyof typeof ERRORS;
