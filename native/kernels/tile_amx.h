@@ -19,7 +19,8 @@ class TileBlock {
       config.colsb[tile] = 64;
       config.rows[tile] = static_cast<uint8_t>(tile < 6 ? rows : 16);
     }
-    _tile_loadconfig(&config);
+    // Not `_tile_loadconfig`: GCC 12 tells the optimiser that it reads 8 bytes, which then drops the stores of the rest.
+    asm volatile("ldtilecfg %0" ::"m"(config));
   }
   static void end() { _tile_release(); }
 
