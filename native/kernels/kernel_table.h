@@ -69,10 +69,14 @@ struct LinearArgs {
   const float* bias;  // [n] or null
   float* y;           // [m, n]
   void* prepared;     // written by linear_prepare, read by linear; prepared_bytes() large
+  void* scratch;      // the thread's own; linear_scratch_bytes() large
 };
 
 // Largest prepared input of any level: rows of padded fp32, or int8 and what is kept for each group of k.
 MILL_INLINE constexpr int64_t prepared_bytes(int64_t m, int64_t k) { return (m + 32) * ((k + 128) * 4 + 4) + 256; }
+
+// Working memory of `linear` on AMX, more than any other level wants.
+MILL_INLINE constexpr int64_t linear_scratch_bytes() { return (256 + 64) << 10; }
 
 struct RmsNormArgs {
   const float* x;
@@ -218,7 +222,9 @@ MILL_INLINE constexpr int64_t attention_scratch_bytes(int64_t head_dim) {
 
 struct KernelTable {
   const char* name;
-  int64_t panels_one_row;  // that `linear` multiplies a single row by at a time
+  // That `linear` multiplies by at a time: a single row, and many.
+  int64_t panels_one_row;
+  int64_t panels_many_rows;
   void (*embedding)(const EmbeddingArgs&, int64_t begin, int64_t end);
   void (*rms_norm)(const RmsNormArgs&, int64_t begin, int64_t end);  // groups
   // Whether `linear` reads prepared input; then all of linear_prepare comes first.

@@ -30,8 +30,9 @@ struct WeightsInt4 {
   const uint8_t* at(int64_t group, int panel) const { return data + panel * panel_bytes + group * bytes; }
   const uint8_t* scales(const uint8_t* at, int64_t half, int64_t chunk) const { return at + half * header_stride + (pairs ? chunk * kPanel : 0); }
   const uint8_t* quads(const uint8_t* at, int64_t half, int64_t chunk) const { return at + header_bytes + half * quad_stride + chunk * (kChunk / 2 * kPanel); }
+  const int8_t* minimum(const uint8_t* at, int64_t half) const { return reinterpret_cast<const int8_t*>(at + half * header_stride + header_bytes / 2); }
   I minimums(const uint8_t* at, int64_t half, int v) const {
-    const int8_t* from = reinterpret_cast<const int8_t*>(at + half * header_stride + header_bytes / 2);
+    const int8_t* from = minimum(at, half);
     return pairs ? Simd::load_pairs_i8(from + 2 * v * W, kMinimumShift) : Simd::load_twice_i8(from + v * W, kMinimumShift);
   }
 };

@@ -50,7 +50,7 @@ inline double peak_tiles(int64_t iterations, float* sink) {
   TileBlock block;
   block.zero();
   for (int i = 0; i < 2; i++) {
-    block.load_x(i, data, 64);
+    block.load_x(i, data);
     block.load_w(i, data);
   }
   for (int64_t n = 0; n < iterations; n++) block.multiply<BF16>(true, true);

@@ -147,7 +147,31 @@ struct Simd {
     return _mm512_slli_epi16(_mm512_cvtepi8_epi16(twice), static_cast<unsigned>(shift));
   }
 
+  // For planes_u4: scales d and minimums m of 16 columns, `stride` apart, beside q and one another in the bytes of a product.
+  struct Lines {
+    I scales_low, scales_high, minimums;
+  };
+  static Lines lines_u4(const uint8_t* scales, const int8_t* minimums, int stride, int step) {
+    const I four = _mm512_set1_epi32(0x01010101);
+    const __m128i pairs = _mm_loadu_si128(reinterpret_cast<const __m128i*>(minimums));
+    const __m128i m = stride == 1 ? pairs : _mm256_cvtepi16_epi8(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(minimums)));
+    const I d = _mm512_mullo_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales))), four);
+    const I steps = _mm512_set1_epi8(static_cast<int8_t>(step));
+    return {_mm512_unpacklo_epi8(d, steps), _mm512_unpackhi_epi8(d, steps), _mm512_mullo_epi32(_mm512_cvtepu8_epi32(m), four)};
+  }
+  // w = d q + step m of four q a column, as w >> SHIFT and the bits below.
+  template <int SHIFT>
+  static void planes_u4(const Lines& lines, I q, int8_t* high, int8_t* low) {
+    const I first = _mm512_maddubs_epi16(lines.scales_low, _mm512_unpacklo_epi8(q, lines.minimums));
+    const I second = _mm512_maddubs_epi16(lines.scales_high, _mm512_unpackhi_epi8(q, lines.minimums));
+    const I bits = _mm512_set1_epi16((1 << SHIFT) - 1);
+    _mm512_storeu_si512(high, _mm512_packs_epi16(_mm512_srai_epi16(first, SHIFT), _mm512_srai_epi16(second, SHIFT)));
+    _mm512_storeu_si512(low, _mm512_packs_epi16(_mm512_and_si512(first, bits), _mm512_and_si512(second, bits)));
+  }
+
   static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+  // Into the second cache only.
+  static void prefetch_near(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 };
 
 }  // namespace mill::MILL_ISA

@@ -204,7 +204,28 @@ struct Simd {
     });
   }
 
+  struct Lines {
+    int32_t scales[16], offsets[16];
+  };
+  static Lines lines_u4(const uint8_t* scales, const int8_t* minimums, int stride, int step) {
+    Lines lines;
+    for (int c = 0; c < 16; c++) {
+      lines.scales[c] = scales[c];
+      lines.offsets[c] = step * minimums[c * stride];
+    }
+    return lines;
+  }
+  template <int SHIFT>
+  static void planes_u4(const Lines& lines, const Int8Weights& q, int8_t* high, int8_t* low) {
+    for (int i = 0; i < 64; i++) {
+      const int32_t w = lines.scales[i / 4] * q.lanes[i] + lines.offsets[i / 4];
+      high[i] = static_cast<int8_t>(w >> SHIFT);
+      low[i] = static_cast<int8_t>(w & ((1 << SHIFT) - 1));
+    }
+  }
+
   static void prefetch(const void*) {}
+  static void prefetch_near(const void*) {}
 };
 
 }  // namespace mill::MILL_ISA

@@ -25,11 +25,13 @@
 
 namespace mill::MILL_ISA {
 
-// How a linear is computed is a function of the level and the weight's type alone, so that every number of rows takes the
-// same path.
+// How a linear is computed is a function of the level and the weight's type alone, so that every number of rows gives the
+// same bits.
 #if defined(MILL_AMX)
 using PathBf16 = LinearTiles;
 using PathI8 = LinearTiles;
+using PathI4 = LinearTilesI4;
+constexpr int64_t kPanelsManyRows = kGroupPanels;
 #elif defined(MILL_MMLA)
 using PathBf16 = LinearMmla;
 using PathI8 = LinearMmla;
@@ -40,12 +42,16 @@ using PathI8 = LinearDotI8;
 using PathBf16 = LinearFma;
 using PathI8 = LinearDotI8;
 #endif
+#if !defined(MILL_AMX)
+using PathI4 = LinearDotI4;
+constexpr int64_t kPanelsManyRows = 2;
+#endif
 
 template <class Act>
 MILL_INLINE auto with_path(WeightType type, const Act& act) {
   if (type == WeightType::bf16) return act(PathBf16{});
   if (type == WeightType::i8) return act(PathI8{});
-  return int4_group(type) ? act(LinearDotI4{}) : act(LinearFma{});
+  return int4_group(type) ? act(PathI4{}) : act(LinearFma{});
 }
 
 inline bool linear_needs_prepare(const LinearArgs& args) {
@@ -70,7 +76,7 @@ inline double peak(int kind, int64_t iterations, float* sink) {
 }
 
 constexpr KernelTable base_table(const char* name) {
-  return {name, Simd::kPanelsOneRow, embedding, rms_norm, linear_needs_prepare, linear_prepare_begin, linear_prepare, linear, rope, kv_write, paged_attention, attention_merge, add, silu_mul, gather_rows, argmax, log_sum_exp, rank, block_maxima, softmax_weights, peak};
+  return {name, Simd::kPanelsOneRow, kPanelsManyRows, embedding, rms_norm, linear_needs_prepare, linear_prepare_begin, linear_prepare, linear, rope, kv_write, paged_attention, attention_merge, add, silu_mul, gather_rows, argmax, log_sum_exp, rank, block_maxima, softmax_weights, peak};
 }
 
 }  // namespace mill::MILL_ISA

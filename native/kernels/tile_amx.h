@@ -30,10 +30,10 @@ class TileBlock {
     _tile_zero(2);
     _tile_zero(3);
   }
-  // Tile rows are `stride` bytes apart.
-  void load_x(int i, const void* p, int64_t stride) {
-    if (i == 0) _tile_loadd(4, p, stride);
-    else _tile_loadd(5, p, stride);
+  // All tiles are [16][64 bytes] in memory.
+  void load_x(int i, const void* p) {
+    if (i == 0) _tile_loadd(4, p, 64);
+    else _tile_loadd(5, p, 64);
   }
   void load_w(int j, const void* p) {
     if (j == 0) _tile_loadd(6, p, 64);
@@ -53,7 +53,14 @@ class TileBlock {
       if (two_rows && two_columns) _tile_dpbssd(3, 5, 7);
     }
   }
-  // Result tile (i, j) as [16][16] 32-bit elements.
+  // Result tile (i, j) from and to [16][16] 32-bit elements.
+  void load(int i, int j, const void* p) {
+    const int tile = 2 * i + j;
+    if (tile == 0) _tile_loadd(0, p, 64);
+    if (tile == 1) _tile_loadd(1, p, 64);
+    if (tile == 2) _tile_loadd(2, p, 64);
+    if (tile == 3) _tile_loadd(3, p, 64);
+  }
   void store(int i, int j, void* p) {
     const int tile = 2 * i + j;
     if (tile == 0) _tile_stored(0, p, 64);

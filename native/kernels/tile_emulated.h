@@ -12,9 +12,7 @@ class TileBlock {
   static void end() {}
 
   void zero() { __builtin_memset(result_, 0, sizeof result_); }
-  void load_x(int i, const void* p, int64_t stride) {
-    for (int row = 0; row < 16; row++) __builtin_memcpy(x_[i][row], static_cast<const char*>(p) + row * stride, 64);
-  }
+  void load_x(int i, const void* p) { __builtin_memcpy(x_[i], p, 1024); }
   void load_w(int j, const void* p) { __builtin_memcpy(w_[j], p, 1024); }
   template <bool BF16>
   void multiply(bool two_rows, bool two_columns) {
@@ -29,6 +27,7 @@ class TileBlock {
       }
     }
   }
+  void load(int i, int j, const void* p) { __builtin_memcpy(result_[2 * i + j], p, 1024); }
   void store(int i, int j, void* p) { __builtin_memcpy(p, result_[2 * i + j], 1024); }
 
  private:

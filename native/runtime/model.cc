@@ -46,7 +46,7 @@ Model::Model(const KernelTable& kernels, Program program, const KvShape& kv, con
     interleave(keys_.data(), keys_.bytes(), placement.nodes);
     interleave(values_.data(), values_.bytes(), placement.nodes);
   }
-  thread_scratch_bytes_ = static_cast<int64_t>(aligned(std::max(attention_scratch_bytes(kv_.head_dim), kv_.kv_heads * kv_.head_dim * 4)));
+  thread_scratch_bytes_ = static_cast<int64_t>(aligned(std::max({attention_scratch_bytes(kv_.head_dim), kv_.kv_heads * kv_.head_dim * 4, linear_scratch_bytes()})));
   thread_scratch_ = Region(static_cast<size_t>(thread_scratch_bytes_ * team_.members()), "thread scratch");
   size_partials();
 }

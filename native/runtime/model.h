@@ -161,16 +161,17 @@ class Model {
   void run_add_rms_norm(const Step& step, const OpCall& call, Share& share);
   void run_linear_silu_mul(const Step& step, const OpCall& call, Share& share);
   void run_rope_kv_write(const Step& step, const OpCall& call, const Share& share);
-  std::optional<LinearArgs> next_linear(const Step& step, const OpCall* next, int32_t y) const;
+  std::optional<LinearArgs> next_linear(const Step& step, const OpCall* next, int32_t y, int member) const;
   template <class Write>
   void write_rows(const Step& step, int32_t y, Share& share, const Write& write);
   void prepare_linear(const LinearArgs& args, Share& share);
   int64_t least_panels(const LinearArgs& args) const;
   template <class Visit>
   void take_panels(const LinearArgs& args, Share& share, const Visit& visit);
-  LinearArgs linear_args(const Step& step, int32_t x, int32_t matrix, int32_t bias, int32_t y) const;
-  LinearArgs linear_args(const Step& step, const OpCall& call) const;
-  LinearArgs gate_args(const Step& step, const OpCall& call) const;
+  LinearArgs linear_args(const Step& step, int32_t x, int32_t matrix, int32_t bias, int32_t y, int member) const;
+  LinearArgs linear_args(const Step& step, const OpCall& call, int member) const;
+  LinearArgs gate_args(const Step& step, const OpCall& call, int member) const;
+  void* thread_scratch(int member) const { return thread_scratch_.data() + member * thread_scratch_bytes_; }
   const int32_t* step_input(const Step& step, int32_t value) const;
   const float* optional_vector(int32_t value) const;
 

@@ -94,9 +94,9 @@ void Model::run_embedding(const Step& step, const OpCall& call, const Share& sha
 }
 
 // The linear that reads y next, when it wants its input prepared.
-std::optional<LinearArgs> Model::next_linear(const Step& step, const OpCall* next, int32_t y) const {
+std::optional<LinearArgs> Model::next_linear(const Step& step, const OpCall* next, int32_t y, int member) const {
   if (!next || !kOps[static_cast<int>(next->op)].packed || next->inputs[0] != y) return std::nullopt;
-  const LinearArgs args = next->op == Op::linear ? linear_args(step, *next) : gate_args(step, *next);
+  const LinearArgs args = next->op == Op::linear ? linear_args(step, *next, member) : gate_args(step, *next, member);
   return args.m > 0 && kernels_.linear_needs_prepare(args) ? std::optional(args) : std::nullopt;
 }
 
@@ -104,7 +104,7 @@ std::optional<LinearArgs> Model::next_linear(const Step& step, const OpCall* nex
 // are in the nearest caches.
 template <class Write>
 void Model::write_rows(const Step& step, int32_t y, Share& share, const Write& write) {
-  const std::optional<LinearArgs> linear = next_linear(step, share.next, y);
+  const std::optional<LinearArgs> linear = next_linear(step, share.next, y, share.member);
   if (!linear) return write(share_of(step.of(rows(y)), share.member, threads()));
   constexpr int64_t kRowsAtOnce = 12;
   const int64_t pieces = 1 + linear->m / (kRowsAtOnce * threads()), all = pieces * threads();
@@ -138,18 +138,18 @@ void Model::run_add_rms_norm(const Step& step, const OpCall& call, Share& share)
   });
 }
 
-LinearArgs Model::linear_args(const Step& step, int32_t x, int32_t matrix, int32_t bias, int32_t y) const {
-  return {temporary(x), step.of(rows(x)), weight(matrix).linear.packed, optional_vector(bias), temporary(y), prepared_.data()};
+LinearArgs Model::linear_args(const Step& step, int32_t x, int32_t matrix, int32_t bias, int32_t y, int member) const {
+  return {temporary(x), step.of(rows(x)), weight(matrix).linear.packed, optional_vector(bias), temporary(y), prepared_.data(), thread_scratch(member)};
 }
 
-LinearArgs Model::linear_args(const Step& step, const OpCall& call) const {
+LinearArgs Model::linear_args(const Step& step, const OpCall& call, int member) const {
   namespace op = op_linear;
-  return linear_args(step, call.inputs[op::in_x], call.inputs[op::in_weight], call.inputs[op::in_bias], call.outputs[op::out_y]);
+  return linear_args(step, call.inputs[op::in_x], call.inputs[op::in_weight], call.inputs[op::in_bias], call.outputs[op::out_y], member);
 }
 
-LinearArgs Model::gate_args(const Step& step, const OpCall& call) const {
+LinearArgs Model::gate_args(const Step& step, const OpCall& call, int member) const {
   namespace op = op_linear_silu_mul;
-  return linear_args(step, call.inputs[op::in_x], call.inputs[op::in_gate_weight], call.inputs[op::in_gate_bias], call.outputs[op::out_y]);
+  return linear_args(step, call.inputs[op::in_x], call.inputs[op::in_gate_weight], call.inputs[op::in_gate_bias], call.outputs[op::out_y], member);
 }
 
 void Model::prepare_linear(const LinearArgs& args, Share& share) {
@@ -163,8 +163,7 @@ void Model::prepare_linear(const LinearArgs& args, Share& share) {
 int64_t Model::least_panels(const LinearArgs& args) const {
   constexpr int64_t kPieceBytes = 1 << 20, kOperationsPerByte = 6;
   const int64_t k = args.weight.k_padded, cost = panel_bytes(args.weight.type, k) + 2 * args.m * k * kPanel / kOperationsPerByte;
-  // AMX multiplies several rows by pairs of panels.
-  const int64_t together = args.m == 1 ? kernels_.panels_one_row : 2;
+  const int64_t together = args.m == 1 ? kernels_.panels_one_row : kernels_.panels_many_rows;
   return (kPieceBytes / cost / together + 1) * together;
 }
 
@@ -174,7 +173,7 @@ void Model::take_panels(const LinearArgs& args, Share& share, const Visit& visit
 }
 
 void Model::run_linear(const Step& step, const OpCall& call, Share& share) {
-  const LinearArgs args = linear_args(step, call);
+  const LinearArgs args = linear_args(step, call, share.member);
   if (args.m == 0) return;
   prepare_linear(args, share);
   if (call.outputs[op_linear::out_y] == program_.logits && maxima_.data()) return run_logits(args, share);
@@ -201,10 +200,10 @@ void Model::run_logits(const LinearArgs& args, Share& share) {
 // A member has the same columns of both, so that it need not wait for the others before the product.
 void Model::run_linear_silu_mul(const Step& step, const OpCall& call, Share& share) {
   namespace op = op_linear_silu_mul;
-  const LinearArgs gate = gate_args(step, call);
+  const LinearArgs gate = gate_args(step, call, share.member);
   if (gate.m == 0) return;
   prepare_linear(gate, share);
-  const LinearArgs up = linear_args(step, call.inputs[op::in_x], call.inputs[op::in_up_weight], call.inputs[op::in_up_bias], call.outputs[op::out_up]);
+  const LinearArgs up = linear_args(step, call.inputs[op::in_x], call.inputs[op::in_up_weight], call.inputs[op::in_up_bias], call.outputs[op::out_up], share.member);
   const SiluMulArgs product{gate.y, up.y, gate.y};
   const int64_t n = gate.weight.n;
   take_panels(gate, share, [&](Range panels) {
@@ -247,7 +246,7 @@ void Model::run_rope_kv_write(const Step& step, const OpCall& call, const Share&
   const int32_t* positions = step_input(step, call.inputs[op::in_positions]);
   const int32_t* slots = step_input(step, call.inputs[op::in_slot_mapping]);
   const KvLayer cache = layer(static_cast<int64_t>(attr(op::attr_layer)));
-  float* rotated = reinterpret_cast<float*>(thread_scratch_.data() + share.member * thread_scratch_bytes_);
+  float* rotated = static_cast<float*>(thread_scratch(share.member));
   const auto rotate = [&](const float* x, int64_t columns, int32_t norm, const int32_t* position, float* y) {
     if (norm >= 0) kernels_.rms_norm({x, optional_vector(norm), y, kv_.head_dim, static_cast<float>(attr(op::attr_eps))}, 0, columns / kv_.head_dim);
     kernels_.rope({norm >= 0 ? y : x, position, optional_vector(call.inputs[op::in_table]), y, columns, kv_.head_dim, static_cast<int64_t>(attr(op::attr_rotary_dim)), attr(op::attr_interleaved) != 0}, 0, 1);
@@ -350,7 +349,7 @@ void Model::run_paged_attention(const Step& step, const OpCall& call, Share& sha
                            step.max_blocks_per_seq};
   const size_t turn = static_cast<size_t>(share.attention_calls++ % 2);
   if (share.member == 0) next_work_[1 - turn] = 0;
-  void* scratch = thread_scratch_.data() + share.member * thread_scratch_bytes_;
+  void* scratch = thread_scratch(share.member);
   for (size_t i = next_work_[turn]++; i < work_.size(); i = next_work_[turn]++) run_attention_work(args, work_[i], scratch);
 }
 

@@ -17,21 +17,23 @@ std::vector<float> run_linear(const KernelTable& kernels, const PackedLinear& we
   std::vector<float> y(static_cast<size_t>(m * weight.n));
   std::vector<char> prepared(static_cast<size_t>(prepared_bytes(m, weight.k)));
   void* aligned = prepared.data() + (64 - reinterpret_cast<uintptr_t>(prepared.data()) % 64) % 64;
-  const LinearArgs args{x, m, weight, bias, y.data(), aligned};
+  std::vector<char> scratch(static_cast<size_t>(linear_scratch_bytes()));
+  const LinearArgs args{x, m, weight, bias, y.data(), aligned, scratch.data()};
   for (int64_t member = 0; member < 3; member++) kernels.linear_prepare(args, member, 3);
   kernels.linear(args, 0, cut);
   kernels.linear(args, cut, weight.panels());
   return y;
 }
 
-void check_rows(const KernelTable& kernels, WeightType type, const Shape& shape) {
+// Every `step`th row, alone and among others.
+void check_some_rows(const KernelTable& kernels, WeightType type, const Shape& shape, int64_t step) {
   Random random(static_cast<uint64_t>(shape.k));
   ThreadTeam team(2);
   const std::vector<float> data = random.floats(shape.n * shape.k), x = random.floats(shape.m * shape.k), bias = random.floats(shape.n);
   const LinearWeight weight = pack_linear(team, {{"w", reinterpret_cast<const uint8_t*>(data.data()), WeightType::f32, shape.n}}, shape.k, type);
   const int64_t panels = weight.packed.panels();
   const std::vector<float> all = run_linear(kernels, weight.packed, x.data(), shape.m, bias.data(), panels / 2);
-  for (int64_t row = 0; row < shape.m; row++) {
+  for (int64_t row = 0; row < shape.m; row += step) {
     // Alone, and as the last of some rows, with the panels cut elsewhere.
     for (const int64_t others : {int64_t{0}, std::min<int64_t>(row, 6)}) {
       const std::vector<float> few = run_linear(kernels, weight.packed, x.data() + (row - others) * shape.k, others + 1, bias.data(), row % (panels + 1));
@@ -41,11 +43,17 @@ void check_rows(const KernelTable& kernels, WeightType type, const Shape& shape)
   }
 }
 
+void check_rows(const KernelTable& kernels, WeightType type, const Shape& shape) { check_some_rows(kernels, type, shape, 1); }
+
 TEST("linear: a row has the same bits whatever rows are with it") {
   const Shape shapes[] = {{37, 1, 5}, {37, 67, 33}, {13, 600, 130}, {70, 130, 17}};
   for (const KernelTable* kernels : levels()) {
     for (const WeightType type : {WeightType::f32, WeightType::bf16, WeightType::f16, WeightType::i8, WeightType::i4_g32}) {
       for (const Shape& shape : shapes) check_rows(*kernels, type, shape);
+    }
+    // More than a block of rows, a group of panels and a slice of k on AMX.
+    if (std::string(kernels->name).starts_with("amx")) {
+      for (const WeightType type : {WeightType::bf16, WeightType::i8, WeightType::i4_g32}) check_some_rows(*kernels, type, {290, 2200, 275}, 37);
     }
     // Longer groups are the same kernel with more chunks.
     for (const WeightType type : {WeightType::i4_g64, WeightType::i4_g128}) check_rows(*kernels, type, shapes[2]);
