@@ -84,6 +84,18 @@ writeFileSync('build/Release/tokenmill.node', '');\n`,
     expect(await script('setup.mjs', '--check')).toBe('up to date\n');
   });
 
+  it('names the compiler that is missing, and the cure', async () => {
+    copyFileSync(join(ROOT, 'native', 'build.mjs'), join(folder, 'native', 'build.mjs'));
+    const bin = join(folder, 'bin');
+    mkdirSync(bin);
+    symlinkSync(process.execPath, join(bin, 'node'));
+    const env = { ...process.env, PATH: bin, CXX: '' };
+    const failed = execute(process.execPath, [join('scripts', 'setup.mjs')], { cwd: folder, env });
+    const why = /needs cmake and g\+\+ and make\. Install them with `(apt-get install cmake g\+\+ make|xcode-select)/;
+    await expect(failed).rejects.toMatchObject({ code: 1 });
+    await failed.catch(({ stdout, stderr }) => expect(stdout + stderr).toMatch(why));
+  });
+
   it('says what does not compile, and does not take it for built', async () => {
     await script('setup.mjs');
     write('src/base/word.ts', 'export const word: string = 1;\n');

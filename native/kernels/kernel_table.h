@@ -214,10 +214,14 @@ struct DrawParams {
 MILL_INLINE constexpr int64_t padded_head_dim(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
 MILL_INLINE constexpr int64_t attention_row_floats(int64_t head_dim) { return padded_head_dim(head_dim) + 16; }
 
-// Bytes of scratch a thread needs for `paged_attention` and `attention_merge`.
-MILL_INLINE constexpr int64_t attention_scratch_bytes(int64_t head_dim) {
+// Bytes of scratch a thread needs for `paged_attention` and `attention_merge` by vectors, and in all with what AMX adds.
+MILL_INLINE constexpr int64_t vector_scratch_bytes(int64_t head_dim) {
   const int64_t stripe = 2 * kStripe * (head_dim + 16) * 4;
   return kQueryStride * padded_head_dim(head_dim) * 4 + kAttentionRows * (2 * attention_row_floats(head_dim) + 2) * 4 + stripe + 256;
+}
+MILL_INLINE constexpr int64_t attention_scratch_bytes(int64_t head_dim) {
+  const int64_t dims = (head_dim + 31) / 32 * 32;
+  return vector_scratch_bytes(head_dim) + (kAttentionRows + 2 * kStripe) * dims * 2 + (2 * 4 + 2 * 2 + 4) * 1024 + 64;
 }
 
 struct KernelTable {

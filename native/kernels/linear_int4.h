@@ -144,23 +144,13 @@ template <int ROWS, int PANELS>
   }
 }
 
-// y = acc * column unit + bias.
 template <int ROWS, int PANELS>
 inline void linear_tile_int4(const LinearArgs& args, const WeightsInt4& weights, const RowBlock& block, int64_t panel, const Ahead& ahead) {
   WeightsInt4 from = weights;
   from.data += panel * weights.panel_bytes;
   F acc[ROWS][PANELS * kVectors];
   linear_block_int4<ROWS, PANELS>(int4_input(args, block), from, ahead, acc);
-  const Target target = linear_target(args, block.begin, panel, true, true);
-  const float* units = args.weight.scales + panel * kPanel;
-  for (int r = 0; r < ROWS; r++) {
-    for (int j = 0; j < PANELS * kVectors; j++) {
-      const int64_t columns = target.columns - j * W;
-      F y = Simd::mul(acc[r][j], Simd::load(units + j * W));
-      if (target.bias) y = Simd::add(y, load_columns(target.bias + j * W, columns));
-      store_columns(target.y + r * target.stride + j * W, y, columns);
-    }
-  }
+  store_scaled<ROWS, PANELS>(args, block.begin, panel, acc);
 }
 
 template <int ROWS, int PANELS>

@@ -83,15 +83,11 @@ template <int ROWS, int PANELS>
   }
 }
 
-// y = acc * column scale + bias.
+// y = acc * column scale (or unit) + bias.
 template <int ROWS, int PANELS>
-inline void linear_tile_i8(const LinearArgs& args, const RowBlock& block, int64_t panel) {
-  const PackedLinear& weight = args.weight;
-  const int64_t stride = weight.k_padded * kPanel;
-  F acc[ROWS][PANELS * kVectors];
-  linear_block_i8<ROWS, PANELS>(int8_input(args, block), static_cast<const int8_t*>(weight.data) + panel * stride, stride, weight.k_padded / 4, acc);
-  const Target target = linear_target(args, block.begin, panel, true, true);
-  const float* scales = weight.scales + panel * kPanel;
+inline void store_scaled(const LinearArgs& args, int64_t row, int64_t panel, const F (&acc)[ROWS][PANELS * kVectors]) {
+  const Target target = linear_target(args, row, panel, true, true);
+  const float* scales = args.weight.scales + panel * kPanel;
   for (int r = 0; r < ROWS; r++) {
     for (int j = 0; j < PANELS * kVectors; j++) {
       const int64_t columns = target.columns - j * W;
@@ -100,6 +96,15 @@ inline void linear_tile_i8(const LinearArgs& args, const RowBlock& block, int64_
       store_columns(target.y + r * target.stride + j * W, y, columns);
     }
   }
+}
+
+template <int ROWS, int PANELS>
+inline void linear_tile_i8(const LinearArgs& args, const RowBlock& block, int64_t panel) {
+  const PackedLinear& weight = args.weight;
+  const int64_t stride = weight.k_padded * kPanel;
+  F acc[ROWS][PANELS * kVectors];
+  linear_block_i8<ROWS, PANELS>(int8_input(args, block), static_cast<const int8_t*>(weight.data) + panel * stride, stride, weight.k_padded / 4, acc);
+  store_scaled<ROWS, PANELS>(args, block.begin, panel, acc);
 }
 
 template <int ROWS, int PANELS>

@@ -15,7 +15,6 @@ struct Simd {
   static constexpr int kPanelsOneRow = 4;
   static constexpr int kRowsI8 = 4;
   static constexpr int kRowsI4 = 6;
-  static constexpr bool kDotBf16 = false;
   using F = __m256;
   using I = __m256i;
   struct Mask {

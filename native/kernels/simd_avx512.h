@@ -77,7 +77,6 @@ struct Simd {
   static I load_i32(const int32_t* p) { return _mm512_loadu_si512(p); }
 
 #ifdef MILL_VNNI
-  static constexpr bool kDotBf16 = true;
   // acc + x.odd * w.odd, then + x.even * w.even, per 32-bit lane.
   static F dot_bf16(F acc, uint32_t x, const uint16_t* w) {
     const I pairs = _mm512_set1_epi32(static_cast<int>(x));
@@ -93,7 +92,6 @@ struct Simd {
   static Int8Weights load_i8(const int8_t* p) { return _mm512_xor_si512(_mm512_loadu_si512(p), _mm512_set1_epi8(-128)); }
   static I dot_i8(I acc, Int8Weights w, I x) { return _mm512_dpbusd_epi32(acc, w, x); }
 #else
-  static constexpr bool kDotBf16 = false;
   // |w| <= 127 and |x| <= 127, so the 16-bit sums cannot saturate.
   static constexpr bool kOffsetI8 = false;
   struct Int8Weights {
@@ -147,6 +145,20 @@ struct Simd {
     return _mm512_slli_epi16(_mm512_cvtepi8_epi16(twice), static_cast<unsigned>(shift));
   }
 
+#ifdef MILL_VNNI
+  // 32 numbers as bf16, to nearest even.
+  static void store_bf16(uint16_t* p, F first, F second) {
+    const __m512bh rounded = _mm512_cvtne2ps_pbh(second, first);
+    __builtin_memcpy(p, &rounded, 64);
+  }
+#endif
+  // 16 of a and 16 of b in turns.
+  static void store_pairs_u16(uint16_t* p, const uint16_t* a, const uint16_t* b) {
+    const I turns = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const I low = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a)));
+    const I both = _mm512_inserti64x4(low, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)), 1);
+    _mm512_storeu_si512(p, _mm512_permutexvar_epi16(turns, both));
+  }
   // For planes_u4: scales d and minimums m of 16 columns, `stride` apart, beside q and one another in the bytes of a product.
   struct Lines {
     I scales_low, scales_high, minimums;

@@ -109,7 +109,6 @@ struct Simd {
   static float flush(float x) { return __builtin_fabsf(x) < 0x1p-126f ? __builtin_copysignf(0.0f, x) : x; }
 
 #ifdef MILL_VNNI
-  static constexpr bool kDotBf16 = true;
   // vdpbf16ps: a product of two bf16 is exact in fp32, so each of the two additions rounds once.
   static F dot_bf16(const F& acc, uint32_t x, const uint16_t* w) {
     const float even = flush(widen(static_cast<uint16_t>(x))), odd = flush(widen(static_cast<uint16_t>(x >> 16)));
@@ -131,7 +130,6 @@ struct Simd {
     });
   }
 #else
-  static constexpr bool kDotBf16 = false;
   static constexpr bool kOffsetI8 = false;
   // vpmaddubsw and vpmaddwd: pairs saturate at 16 bits, which |w|, |x| <= 127 never reach.
   static I dot_i8(const I& acc, const Int8Weights& w, const I& x) {
@@ -204,6 +202,20 @@ struct Simd {
     });
   }
 
+  static void store_bf16(uint16_t* p, const F& first, const F& second) {
+    for (int i = 0; i < 32; i++) {
+      uint32_t bits;
+      __builtin_memcpy(&bits, i < 16 ? &first.lanes[i] : &second.lanes[i - 16], 4);
+      const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
+      p[i] = static_cast<uint16_t>(nan ? bits >> 16 | 0x40u : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+    }
+  }
+  static void store_pairs_u16(uint16_t* p, const uint16_t* a, const uint16_t* b) {
+    for (int i = 0; i < 16; i++) {
+      p[2 * i] = a[i];
+      p[2 * i + 1] = b[i];
+    }
+  }
   struct Lines {
     int32_t scales[16], offsets[16];
   };

@@ -18,7 +18,6 @@ struct Simd {
   static constexpr int kRowsI8 = 2;
 #endif
   static constexpr int kRowsI4 = kRowsI8;
-  static constexpr bool kDotBf16 = false;
   using F = float32x4_t;
   using I = int32x4_t;
   struct Mask {

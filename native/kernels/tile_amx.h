@@ -53,6 +53,13 @@ class TileBlock {
       if (two_rows && two_columns) _tile_dpbssd(3, 5, 7);
     }
   }
+  // Tile X of x times tile Y of weights, added to result tile T in the order of `store`: for other shapes than 2 x 2.
+  template <int T, int X, int Y>
+  void dot_bf16() {
+    // The intrinsic takes literals only.
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(T), "i"(4 + X), "i"(6 + Y));
+  }
+
   // Result tile (i, j) from and to [16][16] 32-bit elements.
   void load(int i, int j, const void* p) {
     const int tile = 2 * i + j;

@@ -20,11 +20,17 @@ class TileBlock {
       for (int j = 0; j <= (two_columns ? 1 : 0); j++) {
         for (int row = 0; row < 16; row++) {
           for (int column = 0; column < 16; column++) {
-            if constexpr (BF16) dot_bf16(i, j, row, column);
+            if constexpr (BF16) dot_bf16(i, j, row, column, i, j);
             else dot_i8(i, j, row, column);
           }
         }
       }
+    }
+  }
+  template <int T, int X, int Y>
+  void dot_bf16() {
+    for (int row = 0; row < 16; row++) {
+      for (int column = 0; column < 16; column++) dot_bf16(T / 2, T % 2, row, column, X, Y);
     }
   }
   void load(int i, int j, const void* p) { __builtin_memcpy(result_[2 * i + j], p, 1024); }
@@ -32,10 +38,10 @@ class TileBlock {
 
  private:
   // Even and odd elements are summed apart, from zero, and their sum is added to the result.
-  void dot_bf16(int i, int j, int row, int column) {
+  void dot_bf16(int i, int j, int row, int column, int x_tile, int w_tile) {
     float even = 0, odd = 0;
     for (int k = 0; k < 16; k++) {
-      const uint32_t x = x_[i][row][k], w = w_[j][k][column];
+      const uint32_t x = x_[x_tile][row][k], w = w_[w_tile][k][column];
       even = Simd::flush(__builtin_fmaf(low(x), low(w), even));
       odd = Simd::flush(__builtin_fmaf(high(x), high(w), odd));
     }

@@ -1,4 +1,5 @@
 // Promise P1 for paged_attention: a query has the same bits however the tokens are cut into items.
+#include <cmath>
 #include <cstring>
 #include <numeric>
 
@@ -13,8 +14,8 @@ struct Cache {
   std::vector<int32_t> table;
 };
 
-// One sequence of `length` tokens in shuffled blocks.
-Cache make_cache(const KernelTable& kernels, KvType type, int64_t length, int64_t block_size, int64_t kv_heads, int64_t head_dim) {
+// One sequence of `length` tokens in shuffled blocks; keys and values of the token `spoilt` are not finite.
+Cache make_cache(const KernelTable& kernels, KvType type, int64_t length, int64_t block_size, int64_t kv_heads, int64_t head_dim, int64_t spoilt) {
   Random random(9);
   Cache cache;
   const int64_t blocks = (length + block_size - 1) / block_size;
@@ -27,7 +28,11 @@ Cache make_cache(const KernelTable& kernels, KvType type, int64_t length, int64_
   cache.layer.keys = cache.keys.data();
   cache.layer.values = cache.values.data();
   Random content(3);
-  const std::vector<float> k = content.floats(length * kv_heads * head_dim), v = content.floats(length * kv_heads * head_dim);
+  std::vector<float> k = content.floats(length * kv_heads * head_dim), v = content.floats(length * kv_heads * head_dim);
+  for (int64_t i = 0; spoilt >= 0 && i < kv_heads * head_dim; i++) {
+    k[static_cast<size_t>(spoilt * kv_heads * head_dim + i)] = i % 2 ? INFINITY : NAN;
+    v[static_cast<size_t>(spoilt * kv_heads * head_dim + i)] = i % 2 ? NAN : -INFINITY;
+  }
   std::vector<int32_t> slots;
   for (int64_t p = 0; p < length; p++) slots.push_back(cache.table[static_cast<size_t>(p / block_size)] * static_cast<int32_t>(block_size) + static_cast<int32_t>(p % block_size));
   kernels.kv_write({k.data(), v.data(), slots.data(), cache.layer}, 0, length);
@@ -40,6 +45,7 @@ struct Setting {
   float softcap;
   bool biased = false;  // with sinks and slopes
   int64_t splits_per_piece = 0;  // 0 = an item has all splits
+  int64_t spoilt = -1;           // token whose keys and values are not finite
 };
 
 constexpr int64_t kQueries = 29, kHeads = 6, kKvHeads = 2, kHeadDim = 40;
@@ -60,7 +66,7 @@ void attend_in_pieces(const KernelTable& kernels, const AttentionArgs& args, Att
 }
 
 std::vector<float> attend(const KernelTable& kernels, const Setting& setting, int64_t length) {
-  Cache cache = make_cache(kernels, setting.type, length, setting.block_size, kKvHeads, kHeadDim);
+  Cache cache = make_cache(kernels, setting.type, length, setting.block_size, kKvHeads, kHeadDim, setting.spoilt);
   Random random(4);
   const std::vector<float> q = random.floats(kQueries * kHeads * kHeadDim), sinks = random.floats(kHeads), slopes = random.floats(kHeads);
   std::vector<float> y(q.size());
@@ -114,6 +120,22 @@ TEST("paged_attention: a query has the same bits however its splits are shared o
         const int64_t length = 3 * kSplit + 11;
         const std::vector<float> expected = attend(*kernels, {type, 16, window, 1, 0, true}, length);
         for (const int64_t splits_per_piece : {0, 1, 2, 3}) check_same(*kernels, expected, {type, 32, window, 20, 0, true, splits_per_piece}, length);
+      }
+    }
+  }
+}
+
+TEST("paged_attention: a token that is not finite spoils those that see it and no other") {
+  constexpr int64_t kLength = 83, kSpoilt = 70, kWindow = 5;
+  for (const KernelTable* kernels : attention_levels()) {
+    for (const KvType type : kTypes) {
+      const std::vector<float> expected = attend(*kernels, {type, 16, kWindow, 1, 0}, kLength);
+      const std::vector<float> together = attend(*kernels, {type, 16, kWindow, 20, 0, false, 0, kSpoilt}, kLength);
+      for (int64_t t = 0; t < kQueries; t++) {
+        const int64_t position = kLength - kQueries + t;
+        if (position >= kSpoilt && position < kSpoilt + kWindow) continue;
+        const size_t at = static_cast<size_t>(t * kHeads * kHeadDim);
+        check(std::memcmp(together.data() + at, expected.data() + at, kHeads * kHeadDim * 4) == 0, std::string(kernels->name) + ": the query at " + std::to_string(position) + " differs");
       }
     }
   }

@@ -33,7 +33,7 @@ std::vector<const KernelTable*> levels() {
 
 std::vector<const KernelTable*> attention_levels() {
   // They have the vectors of avx512_emulated and neon, and linears of their own.
-  const std::string_view like_others[] = {"amx_emulated", "avx512_bf16_emulated", "neon_dotprod"};
+  const std::string_view like_others[] = {"avx512_bf16_emulated", "neon_dotprod"};
   std::vector<const KernelTable*> tables;
   for (const KernelTable* table : levels()) {
     if (std::find(std::begin(like_others), std::end(like_others), table->name) == std::end(like_others)) tables.push_back(table);
@@ -84,6 +84,11 @@ int main(int argc, char** argv) {
       std::printf("FAILED %s: %s\n", test.name.c_str(), error.what());
       failed++;
     }
+  }
+  // Where a word chooses, somebody counts on it: a test that was renamed would pass for ever.
+  if (argc > 4 && passed + failed == 0) {
+    std::printf("FAILED to find a test with '%s' in its name\n", argv[4]);
+    failed++;
   }
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed == 0 ? 0 : 1;

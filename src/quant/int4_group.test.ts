@@ -64,6 +64,7 @@ test('constants, zeros, a last group that is shorter, and values near the ends o
   matrix.fill(-3e38, 5 * width);
   const encoded = encodeInt4Groups(matrix, width, 32);
   const back = decodeInt4Groups(encoded);
+  // A constant is its group's minimum, an 8-bit step times the row's fp32 unit, which rounds.
   for (let i = 0; i < 2 * width; i++) expect(back[i]).toBeCloseTo(matrix[i] as number, 6);
   for (let i = 2 * width; i < 3 * width; i++)
     expect(Math.abs((back[i] as number) - (matrix[i] as number))).toBeLessThan(1.2);
