@@ -22,7 +22,7 @@ export interface Manifest {
   readonly cx: ObjectContext;
 }
 
-/** An object that was read without a problem. */
+/** An object whose form is sound. */
 export interface ReadObject<T> extends Manifest {
   readonly value: T;
 }
@@ -92,7 +92,7 @@ export class Objects {
     return this.names.has(keyOf(kind, namespace, name));
   }
 
-  /** Every object of a kind that could be read. */
+  /** Every object of a kind that could be read; others were reported. */
   read<T>(kind: Kind<T>): ReadObject<T>[] {
     const found = this.manifests.filter((manifest) => manifest.kind === kind.kind && groupOf(manifest) === kind.group);
     return found.flatMap((manifest) => {
@@ -106,7 +106,7 @@ export class Objects {
         return [];
       }
       const value = kind.table.read(manifest.cx.root, [], manifest.cx);
-      return value === undefined || manifest.cx.failed ? [] : [{ ...manifest, value }];
+      return value === undefined ? [] : [{ ...manifest, value }];
     });
   }
 

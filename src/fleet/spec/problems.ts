@@ -3,7 +3,10 @@ import { TokenmillError } from '../../base/errors.ts';
 import type { Notice, SourceAt } from './fleet_spec.ts';
 import type { YamlNode } from './yaml_tree.ts';
 
-export const MAX_PROBLEMS = 50;
+/** Told at once. */
+const MAX_PROBLEMS = 50;
+/** Kept to be sorted by their place. */
+const MAX_KEPT = 2000;
 
 export type Path = readonly (string | number)[];
 
@@ -18,19 +21,24 @@ export class Problems {
   private left = 0;
 
   get count(): number {
-    return this.found.length + this.left;
+    return this.found.length;
   }
 
   add(at: SourceAt, text: string): void {
-    if (this.found.length < MAX_PROBLEMS) this.found.push({ at, text });
+    if (this.found.length < MAX_KEPT) this.found.push({ at, text });
     else this.left++;
   }
 
   /** Throws `invalid_manifest` when there are any. */
   throwIfAny(): void {
     if (this.found.length === 0) return;
-    const lines = this.found.map(({ at, text }) => `${at.file}:${at.line}:${at.column} ${text}`);
-    if (this.left > 0) lines.push(`and ${this.left} more`);
+    const files = [...new Set(this.found.map(({ at }) => at.file))];
+    const sorted = [...this.found].sort(
+      ({ at: a }, { at: b }) => files.indexOf(a.file) - files.indexOf(b.file) || a.line - b.line || a.column - b.column,
+    );
+    const lines = sorted.slice(0, MAX_PROBLEMS).map(({ at, text }) => `${at.file}:${at.line}:${at.column} ${text}`);
+    const more = this.found.length - lines.length + this.left;
+    if (more > 0) lines.push(`and ${more} more`);
     throw new TokenmillError('invalid_manifest', lines.join('\n'), { param: this.found[0]?.at.file ?? null });
   }
 }
@@ -64,6 +72,11 @@ export class ObjectContext {
 
   notice(path: Path, text: string): void {
     this.problems.notices.push({ at: this.locate(path), object: this.object, field: pathText(path), text });
+  }
+
+  /** Whether the file says something there, sound or not: what is broken is not missing as well. */
+  gives(path: Path): boolean {
+    return this.locate(path) !== this.locate(path.slice(0, -1));
   }
 
   /** Where the field stands, or the nearest thing around it. */

@@ -76,8 +76,9 @@ export function readFleet(files: readonly SourceFile[]): FleetSpec {
   const scope: ServiceScope = { objects, config, claims: readClaims(objects), runtimes: readRuntimes(objects) };
   const short = readNative(native, scope.claims, DEFAULT_GATEWAY, problems);
   const llm = readLlmServices(scope);
-  const drafts = applyScalers([...short.drafts, ...readInferenceServices(scope), ...llm.drafts], objects);
-  checkNames(drafts);
+  const unscaled = [...short.drafts, ...readInferenceServices(scope), ...llm.drafts];
+  checkNames(unscaled);
+  const drafts = applyScalers(unscaled, objects);
   const destinations = destinationsOf(drafts, objects);
   const routes = [...readRoutes(objects, destinations), ...llm.routes(destinations)];
   const graphs = readGraphs(objects, destinations);
@@ -99,27 +100,27 @@ export function readFleet(files: readonly SourceFile[]): FleetSpec {
 /** Ids, served names and names of Deployments are each one service's. */
 function checkNames(drafts: readonly ServiceDraft[]): void {
   const taken = new Map<string, ServiceDraft>();
-  const claim = (what: string, name: string, draft: ServiceDraft, cure: string) => {
-    const other = taken.get(`${what} ${name}`);
-    if (other === undefined) taken.set(`${what} ${name}`, draft);
-    else if (other !== draft)
-      draft.cx.error([], `${what} ${name} is that of ${other.service.kind} ${other.service.id} too; ${cure}`);
+  const claim = (key: string, draft: ServiceDraft, cure: string): boolean => {
+    const other = taken.get(key) ?? draft;
+    taken.set(key, other);
+    if (other === draft) return true;
+    const { kind, id, at } = other.service;
+    draft.cx.error(draft.path, `${key} is that of ${kind} ${id} at ${at.file}:${at.line} too; ${cure}`);
+    return false;
   };
   for (const draft of drafts) {
     const { service, namespace, deployment, canaryDeployments } = draft;
-    claim('id', service.id, draft, 'give one of them another name');
-    for (const name of service.models)
-      claim('served name', name, draft, 'requests could not tell them apart; use --served-model-name');
-    for (const name of [deployment, ...canaryDeployments]) {
-      if (service.kind !== 'Model') claim('Deployment', `${namespace}/${name}`, draft, 'give one of them another name');
-    }
+    if (!claim(`name ${service.id}`, draft, 'give one of them another')) continue;
+    for (const name of service.models) claim(`served name ${name}`, draft, 'requests could not tell them apart');
+    if (service.kind === 'Model') continue;
+    for (const name of [deployment, ...canaryDeployments])
+      claim(`Deployment ${namespace}/${name}`, draft, 'give one of them another name');
   }
 }
 
 function checkFallbacks(drafts: readonly ServiceDraft[], externals: readonly string[]): void {
   const models = new Set(drafts.flatMap(({ service }) => service.models));
-  for (const { service, cx } of drafts) {
-    const path = pathOf(service, cx);
+  for (const { service, cx, path } of drafts) {
     for (const [i, name] of service.traffic.fallbacks.entries()) {
       if (service.models.includes(name)) cx.error([...path, 'traffic', 'fallbacks', i], `${name} is the model itself`);
       else if (!models.has(name) && !externals.includes(name)) {
@@ -130,14 +131,4 @@ function checkFallbacks(drafts: readonly ServiceDraft[], externals: readonly str
     const known = to === undefined || models.has(to) || service.canaries.some((canary) => canary.name === to);
     if (!known) cx.error([...path, 'traffic', 'shadow', 'to'], `there is no model and no canary ${to}`);
   }
-}
-
-/** Where a model of the short form stands in its document. */
-function pathOf({ at }: ServiceSpec, cx: ServiceDraft['cx']): (string | number)[] {
-  const models = cx.root.kind === 'map' ? cx.root.entries.get('models')?.value : undefined;
-  const index =
-    models?.kind === 'list'
-      ? models.items.findIndex((item) => item.at.line === at.line && item.at.column === at.column)
-      : -1;
-  return index < 0 ? [] : ['models', index];
 }

@@ -14,6 +14,8 @@ export interface Shape {
   readonly kind: 'string' | 'int' | 'number' | 'bool' | 'intOrString' | 'list' | 'map' | 'object' | 'any' | 'either';
   /** As a person reads it: `a whole number from 0`. */
   readonly text: string;
+  /** All values that are allowed. */
+  readonly choices?: readonly string[];
   readonly of?: Shape;
   readonly either?: readonly Shape[];
   readonly fields?: Fields;
@@ -73,7 +75,8 @@ function scalar<T>(shape: Shape, parse: (node: YamlScalar) => T | undefined): Ty
 function showNode(node: YamlNode): string {
   if (node.kind === 'map') return 'an object';
   if (node.kind === 'list') return `a list of ${node.items.length}`;
-  return node.value === null ? 'empty' : show(node.value);
+  if (node.value === null) return 'empty';
+  return typeof node.value === 'number' ? node.text.slice(0, 80) : show(node.value);
 }
 
 /** YAML 1.1, which Kubernetes reads, takes these for true and false. */
@@ -83,7 +86,7 @@ const oldBoolean = (node: YamlScalar) => (node.quoted ? undefined : OLD_BOOLEANS
 function hint(shape: Shape, node: YamlNode): string {
   if (node.kind !== 'scalar' || node.value === null) return '';
   if (shape.kind === 'string' && (typeof node.value !== 'string' || oldBoolean(node) !== undefined)) {
-    return `: write "${node.text}" in quotes`;
+    return `; write "${node.text}" in quotes`;
   }
   return '';
 }
@@ -115,7 +118,7 @@ export function looseText(): Type<string> {
 
 export function oneOf<const T extends string>(...choices: readonly T[]): Type<T> {
   const text = choices.length === 1 ? (choices[0] as string) : `one of ${choices.join(', ')}`;
-  return scalar({ kind: 'string', text }, (node) => choices.find((choice) => choice === node.value));
+  return scalar({ kind: 'string', text, choices }, (node) => choices.find((choice) => choice === node.value));
 }
 
 export function bool(): Type<boolean> {
@@ -196,7 +199,7 @@ export function duration(): Type<number> {
 const MAX_ITEMS = 1000;
 
 export function list<T>(of: Type<T>, { max = MAX_ITEMS, min = 0 } = {}): Type<readonly T[]> {
-  const text = `a list of ${plural(of.shape.text)}`;
+  const text = `a list, each ${of.shape.text}`;
   return {
     shape: { kind: 'list', text, of: of.shape },
     read(node, path, cx) {
@@ -215,13 +218,9 @@ export function list<T>(of: Type<T>, { max = MAX_ITEMS, min = 0 } = {}): Type<re
   };
 }
 
-function plural(text: string): string {
-  return text === 'text' ? 'texts' : text.replace(/^an? /, '');
-}
-
 /** Keys of the owner's choice. Without a prototype, so that no key means more than itself. */
 export function map<T>(of: Type<T>): Type<Readonly<Record<string, T>>> {
-  const text = `an object of names and ${of.shape.text}`;
+  const text = `an object, its values ${of.shape.text}`;
   return {
     shape: { kind: 'map', text, of: of.shape },
     read(node, path, cx) {
@@ -239,6 +238,11 @@ export function map<T>(of: Type<T>): Type<Readonly<Record<string, T>>> {
       return complete ? values : undefined;
     },
   };
+}
+
+/** Of that type, and read later by whoever wants it: one broken entry does not hide the problems of its neighbours. */
+export function deferred(type: Type<unknown>): Type<YamlNode> {
+  return { shape: type.shape, read: (node) => node };
 }
 
 /** By what stands there: a value of the first type, or else of the second. */
@@ -296,12 +300,12 @@ function readFields<F extends Fields>(
       continue;
     }
     const read = readField(field, entry.value, [...path, name], cx);
-    if (read === undefined) complete = false;
-    else values[name] = read;
+    // Without a field that may be left out the rest can still be looked at.
+    if (read !== undefined) values[name] = read;
+    else if (field.use === 'required') complete = false;
   }
   for (const name of node.entries.keys()) {
     if (Object.hasOwn(fields, name)) continue;
-    complete = false;
     const near = nearestName(name, Object.keys(fields));
     cx.error(
       [...path, name],
@@ -315,7 +319,7 @@ function readField(field: Field<unknown>, node: YamlNode, path: Path, cx: Object
   if (field.use === 'refused') {
     if (asksForNothing(node)) return null;
     cx.error(path, `is not supported: ${field.doc}`);
-    return undefined;
+    return null;
   }
   if (field.use !== 'ignored') return field.type.read(node, path, cx);
   if (!asksForNothing(node)) cx.notice(path, field.doc);

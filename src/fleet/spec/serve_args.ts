@@ -61,9 +61,9 @@ export function serveArgs(command: readonly string[], args: readonly string[], r
   const taken = takeOwn(tokens, report);
   const positional = taken.rest[0] !== undefined && !taken.rest[0].startsWith('-') ? taken.rest.shift() : undefined;
   checkFlags(taken.rest, report);
-  const models = [...taken.models, ...(positional === undefined ? [] : [positional])];
-  if (new Set(models).size > 1) report.error(`name several models: ${models.join(', ')}; a replica serves one`);
-  return { model: models[0] ?? null, names: taken.names, args: taken.rest };
+  if (positional !== undefined && taken.model !== null)
+    report.error(`name two models: ${positional} and ${taken.model}`);
+  return { model: taken.model ?? positional ?? null, names: taken.names, args: taken.rest };
 }
 
 /** What follows the program: `python3 -m some.module --x`, `vllm serve MODEL`. */
@@ -74,8 +74,9 @@ function flagsOfCommand(command: readonly string[]): string[] {
 }
 
 function takeOwn(tokens: readonly string[], report: ArgReport) {
-  const models: string[] = [];
-  const names: string[] = [];
+  // A runtime's arguments come first and the service's after them: the last word counts.
+  let model: string | null = null;
+  let names: string[] = [];
   const rest: string[] = [];
   for (let i = 0; i < tokens.length; ) {
     const token = tokens[i++] as string;
@@ -84,9 +85,9 @@ function takeOwn(tokens: readonly string[], report: ArgReport) {
     const flag = written.startsWith('--') ? written.replaceAll('_', '-') : written;
     const inline = equals < 0 ? null : token.slice(equals + 1);
     const value = () => inline ?? (i < tokens.length ? (tokens[i++] as string) : '');
-    if (MODEL.has(flag)) models.push(value());
+    if (MODEL.has(flag)) model = value();
     else if (NAME.has(flag)) {
-      names.push(value());
+      names = [value()];
       while (inline === null && i < tokens.length && !(tokens[i] as string).startsWith('-'))
         names.push(tokens[i++] as string);
     } else if (Object.hasOwn(REFUSED, flag)) {
@@ -98,7 +99,7 @@ function takeOwn(tokens: readonly string[], report: ArgReport) {
       report.notice(`${written} ${value()}: there is one engine here`);
     } else rest.push(...renamed(flag, token, inline));
   }
-  return { models, names: names.filter((name) => name !== ''), rest };
+  return { model, names: names.filter((name) => name !== ''), rest };
 }
 
 function renamed(flag: string, token: string, inline: string | null): string[] {

@@ -1,10 +1,12 @@
 /** A service while its files are read: what other objects refer to it by. */
 import type { ScalingSpec, ServiceSpec } from './fleet_spec.ts';
-import type { ObjectContext } from './problems.ts';
+import type { ObjectContext, Path } from './problems.ts';
 
 export interface ServiceDraft {
   readonly service: ServiceSpec;
   readonly cx: ObjectContext;
+  /** Where it stands in its document. */
+  readonly path: Path;
   readonly namespace: string;
   /** Name of the Deployment that a ScaledObject or HorizontalPodAutoscaler targets. */
   readonly deployment: string;

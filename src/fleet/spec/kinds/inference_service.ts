@@ -147,10 +147,7 @@ interface Isvc extends ContainerScope {
 }
 
 export function readInferenceServices(scope: ServiceScope): ServiceDraft[] {
-  return scope.objects.read(INFERENCE_SERVICE).flatMap((read) => {
-    const draft = readOne(read, scope);
-    return read.cx.failed ? [] : [draft];
-  });
+  return scope.objects.read(INFERENCE_SERVICE).map((read) => readOne(read, scope));
 }
 
 function readOne(read: ReadObject<InferenceService>, scope: ServiceScope): ServiceDraft {
@@ -186,7 +183,7 @@ function readOne(read: ReadObject<InferenceService>, scope: ServiceScope): Servi
   noticeModeFields(predictor, isvc);
   const canaryDeployments = canaries.map((canary) => deploymentName(name, canary.name));
   const addresses = [name, deployment];
-  return { service, cx, namespace, deployment, canaryDeployments, addresses, pools: [], scaledByItself };
+  return { service, cx, path: [], namespace, deployment, canaryDeployments, addresses, pools: [], scaledByItself };
 }
 
 function deploymentName(name: string, predictor: string | null): string {
@@ -254,6 +251,8 @@ interface Implementation {
   readonly path: Path;
   readonly storageUri: string | null;
   readonly storagePath: Path;
+  /** It is there and could not be read, which was reported. */
+  readonly broken?: boolean;
   readonly labels: Readonly<Record<string, string>>;
 }
 
@@ -274,7 +273,7 @@ function readTemplate(predictor: Predictor, path: Path, isvc: Isvc): TemplateRea
   const result = replicaTemplate(
     {
       container: found.container,
-      place: uri === null ? null : resolvePlace(uri, storagePath, isvc),
+      place: uri === null ? (found.broken ? NOWHERE : null) : resolvePlace(uri, storagePath, isvc),
       argsPath: [...found.path, 'args'],
       resourcesPath: [...found.path, 'resources'],
       modelPath: uri === null ? found.path : storagePath,
@@ -315,7 +314,8 @@ function implementation(predictor: Predictor, path: Path, isvc: Isvc): Implement
   }
   const at = Math.max(0, containers?.findIndex(({ name }) => name === 'kserve-container') ?? 0);
   const container = containers?.[at];
-  if (container === undefined)
+  const broken = ['model', 'huggingface', 'containers'].some((field) => isvc.cx.gives([...path, field]));
+  if (container === undefined && !broken)
     isvc.cx.error(path, 'has no model; give model: {modelFormat: {name: huggingface}, storageUri: hf://...}');
   for (const [i, other] of (containers ?? []).entries()) {
     if (i !== at) isvc.cx.notice([...path, 'containers', i], `container ${other.name} is not run`);
@@ -327,9 +327,12 @@ function implementation(predictor: Predictor, path: Path, isvc: Isvc): Implement
     path: here,
     storageUri: draft.env.get('STORAGE_URI') ?? null,
     storagePath: here,
+    broken: container === undefined,
     labels: {},
   };
 }
+
+const NOWHERE: ModelPlace = { model: '', args: [] };
 
 const EMPTY: ContainerDraft = {
   command: null,

@@ -23,7 +23,7 @@ import {
   str,
 } from '../schema.ts';
 import type { Predictor } from './inference_service.ts';
-import { admitted, BEHAVIOR, kedaAnnotations, POLLING_INTERVAL_MS } from './triggers.ts';
+import { admitted, BEHAVIOR, kedaAnnotations, POLLING_INTERVAL_MS, reasonOf } from './triggers.ts';
 
 export type Mode = 'standard' | 'knative';
 
@@ -198,7 +198,8 @@ function keda(predictor: Predictor, { cx, annotations }: ScalingScope): ScalingS
     cx.error([...PREDICTOR, field], `gives no trigger with ${CLASS} keda; use autoScaling.metrics`);
   }
   const metrics = predictor.autoScaling?.metrics ?? [];
-  if (metrics.length === 0) cx.error(path, `is empty: ${CLASS} keda needs metrics`);
+  if (metrics.length === 0 && !cx.gives([...path, 'metrics', 0]))
+    cx.error(path, `is empty: ${CLASS} keda needs metrics`);
   const triggers = metrics.flatMap((metric, i) => kedaTrigger(metric, [...path, 'metrics', i], cx));
   const object: ScaledObjectSpec = {
     minReplicaCount: minReplicas,
@@ -320,7 +321,7 @@ function knative(predictor: Predictor, { cx, annotations }: ScalingScope): Scali
     kpaPolicy(policy);
   } catch (error) {
     if (!(error instanceof TokenmillError)) throw error;
-    cx.error(PREDICTOR, error.message);
+    cx.error(PREDICTOR, reasonOf(error));
   }
   return {
     minReplicas: minScale,
@@ -340,7 +341,7 @@ function knativeAnnotations(annotations: ScalingScope['annotations'], cx: Object
     if (name === 'class' && !text.startsWith('kpa'))
       cx.error(path, `${text} is not supported; kpa.autoscaling.knative.dev is`);
     if (setting === undefined) {
-      if (name !== 'class') cx.notice(path, 'has no effect; replicas and metric are fields of the predictor');
+      if (name !== 'class') cx.notice(path, 'is not read; replicas and metric are fields of the predictor');
       continue;
     }
     const ms = setting.seconds ? parseDuration(text) : null;

@@ -131,10 +131,7 @@ export interface LlmServices {
 
 export function readLlmServices(scope: ServiceScope): LlmServices {
   const found = scope.objects.read(LLM_INFERENCE_SERVICE);
-  const drafts = found.flatMap((read) => {
-    const draft = readOne(read, scope);
-    return read.cx.failed ? [] : [draft];
-  });
+  const drafts = found.map((read) => readOne(read, scope));
   return { drafts, routes: (destinations) => found.flatMap((read) => routeOf(read, scope, destinations)) };
 }
 
@@ -196,6 +193,7 @@ function readOne(read: ReadObject<LlmService>, scope: ServiceScope): ServiceDraf
   return {
     service,
     cx,
+    path: [],
     namespace,
     deployment: `${name}-kserve`,
     canaryDeployments: [],
@@ -247,7 +245,7 @@ function scalingOf(
   if (min > scaling.maxReplicas)
     cx.error([...path, 'maxReplicas'], `is ${scaling.maxReplicas}, below minReplicas ${min}`);
   if (scaling.keda === null) {
-    cx.error(path, 'keda is missing: it says what to scale by');
+    if (!cx.gives([...path, 'keda'])) cx.error(path, 'keda is missing: it says what to scale by');
     return { scaling: fixed, scaledByItself: 'it has scaling' };
   }
   const annotations = value.spec.annotations ?? {};

@@ -21,7 +21,9 @@ import type { ServiceDraft } from '../service_draft.ts';
 import { type Claims, placeOfNative } from '../storage.ts';
 import type { YamlMap } from '../yaml_tree.ts';
 import {
+  GATEWAY,
   type GatewayValue,
+  MODEL,
   type ModelValue,
   NATIVE,
   type ProbeValue,
@@ -29,7 +31,7 @@ import {
   type ScalingValue,
   type TemplateValue,
 } from './native_table.ts';
-import { POLLING_INTERVAL_MS } from './triggers.ts';
+import { POLLING_INTERVAL_MS, reasonOf } from './triggers.ts';
 
 interface ModelScope {
   readonly cx: ObjectContext;
@@ -55,12 +57,15 @@ export function readNative(
     const cx = new ObjectContext('fleet', document, problems);
     const value = NATIVE.read(document, [], cx);
     if (value === undefined) continue;
-    for (const [i, model] of (value.models ?? []).entries()) {
-      drafts.push(draftOf(model, { cx, path: ['models', i], claims }));
+    for (const [i, node] of (value.models ?? []).entries()) {
+      const path = ['models', i];
+      const model = MODEL.read(node, path, cx);
+      if (model !== undefined) drafts.push(draftOf(model, { cx, path, claims }));
     }
-    if (value.gateway !== null && ++gateways > 1)
-      cx.error(['gateway'], 'is given in another document too; give it once');
-    if (value.gateway !== null) gateway = gatewayOf(value.gateway, base, cx);
+    if (value.gateway === null) continue;
+    if (++gateways > 1) cx.error(['gateway'], 'is given in another document too; give it once');
+    const given = GATEWAY.read(value.gateway, ['gateway'], cx);
+    if (given !== undefined) gateway = gatewayOf(given, base, cx);
   }
   return { drafts, gateway };
 }
@@ -87,6 +92,7 @@ function draftOf(model: ModelValue, scope: ModelScope): ServiceDraft {
   return {
     service,
     cx,
+    path,
     namespace: NAMESPACE,
     deployment: model.name,
     canaryDeployments: canaries.map(({ name }) => name),
@@ -278,7 +284,7 @@ function knativeRule(
     kpaPolicy(policy);
   } catch (error) {
     if (!(error instanceof TokenmillError)) throw error;
-    cx.error(path, error.message);
+    cx.error(path, reasonOf(error).replace('windowS', 'window in seconds'));
   }
   return { kind: 'kpa', policy };
 }

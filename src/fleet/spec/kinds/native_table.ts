@@ -2,6 +2,7 @@
 import {
   bool,
   countOrPercent,
+  deferred,
   duration,
   either,
   int,
@@ -183,7 +184,7 @@ const CANARY = object({
   ...TEMPLATE,
 });
 
-const MODEL = object({
+export const MODEL = object({
   name: required(str(MODEL_NAME), 'What requests call it.'),
   aliases: optional(list(str(MODEL_NAME), { max: 64 }), 'Other names for it.'),
   ...TEMPLATE,
@@ -211,7 +212,7 @@ const MODEL = object({
   labels: optional(map(looseText()), 'For selectors of an InferencePool.'),
 });
 
-const GATEWAY = object({
+export const GATEWAY = object({
   host: optional(str(), 'Address to bind. Default 127.0.0.1.'),
   port: optional(int({ min: 0, max: 65_535 }), 'TCP port; 0 = a free one. Default 8080.'),
   externals: optional(
@@ -234,12 +235,12 @@ const GATEWAY = object({
   requireKey: optional(bool(), 'Every request must carry a key. Default false.'),
 });
 
+/** `models` is read entry by entry, by {@link MODEL}. */
 export const NATIVE = object({
-  models: optional(list(MODEL, { max: 256 }), 'One entry a model.'),
-  gateway: optional(GATEWAY, 'Where requests come in.'),
+  models: optional(list(deferred(MODEL), { max: 256 }), 'One entry a model.'),
+  gateway: optional(deferred(GATEWAY), 'Where requests come in.'),
 });
 
-export type NativeValue = ReadBy<typeof NATIVE>;
 export type ModelValue = ReadBy<typeof MODEL>;
 export type GatewayValue = ReadBy<typeof GATEWAY>;
 export type TemplateValue = Pick<ModelValue, 'model' | 'args' | 'env' | 'cpu' | 'memory'>;

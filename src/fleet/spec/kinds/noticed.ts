@@ -8,7 +8,7 @@ interface Noticed {
   readonly text: string;
 }
 
-const NOTICED: readonly Noticed[] = [
+export const NOTICED: readonly Noticed[] = [
   {
     group: 'monitoring.coreos.com',
     kinds: ['ServiceMonitor', 'PodMonitor', 'PrometheusRule'],

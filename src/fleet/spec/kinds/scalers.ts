@@ -89,13 +89,13 @@ export function applyScalers(drafts: readonly ServiceDraft[], objects: Objects):
     kind: string | null,
     scaling: () => ScalingSpec | null,
   ) => {
+    const spec = scaling();
     const draft = targetOf(read, target, kind, drafts, objects);
     if (draft === null) return;
     const { id } = draft.service;
     const first = takenBy.get(id);
     if (first !== undefined) read.cx.error(TARGET, `${target} is scaled by ${first} already; a service has one scaler`);
     takenBy.set(id, read.cx.object);
-    const spec = scaling();
     if (spec !== null && !read.cx.failed) scaled.set(id, withScaling(draft, spec));
   };
   for (const read of objects.read(SCALED_OBJECT)) {

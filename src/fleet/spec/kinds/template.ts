@@ -74,7 +74,7 @@ function placed(
 ): ModelPlace {
   const mounted = named?.startsWith(MODEL_MOUNT) ? named.slice(MODEL_MOUNT.length).replace(/^\//, '') : null;
   if (place === null) {
-    if (named === null || mounted !== null) {
+    if ((named === null || mounted !== null) && !cx.gives([...modelPath, 'storageUri'])) {
       cx.error(modelPath, 'no model is named: give storageUri, or --model_id in args');
     }
     return { model: named ?? '', args: [] };

@@ -178,6 +178,11 @@ export function kedaAnnotations(annotations: Readonly<Record<string, string>>): 
   return Object.fromEntries(own.map(([key, value]) => [key.slice(MARK.length), value]));
 }
 
+/** A message of another room as the end of a line of ours. */
+export function reasonOf(error: TokenmillError): string {
+  return error.message.replace(/^ScaledObject: /, '').replace(/\.$/, '');
+}
+
 /** KEDA's own admission, so that what it refuses is refused here. */
 export function admitted(object: ScaledObjectSpec, { cx, path }: Pick<KedaScope, 'cx' | 'path'>): boolean {
   const resources = object.triggers.filter(({ type }) => type === 'cpu' || type === 'memory').length;
@@ -194,7 +199,7 @@ export function admitted(object: ScaledObjectSpec, { cx, path }: Pick<KedaScope,
     return true;
   } catch (error) {
     if (!(error instanceof TokenmillError)) throw error;
-    cx.error(path, error.message);
+    cx.error(path, reasonOf(error));
     return false;
   }
 }
