@@ -37,11 +37,12 @@ export function fleetPlanText(spec: FleetSpec): string {
 function serviceLines(service: ServiceSpec): string[] {
   const { id, kind, at, models, template, canaries, scaling, rollout, traffic, canaryTrafficPercent, stopped } =
     service;
-  const [rule, ...watched] = ruleLines(scaling.rule);
+  const [rule, ...watched] = ruleLines(scaling);
   const rows: (readonly [string, string])[] = [
     ['names', models.join(', ')],
     ...templateRows(template),
-    ['replicas', stopped ? 'none: stopped' : `${replicasText(scaling)}, ${rule}`],
+    ['replicas', stopped ? 'none: stopped' : replicasText(scaling)],
+    ['scaling', rule ?? 'none'],
     ...watched.map((line) => ['', line] as const),
     ...canaries.map(({ name, percent, minReplicas, template: own }) => {
       const count = minReplicas === null ? '' : `, at least ${minReplicas}`;

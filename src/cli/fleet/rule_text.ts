@@ -10,10 +10,10 @@ export function replicasText({ minReplicas, maxReplicas, standby }: ScalingSpec)
 }
 
 /** One line for the rule, and one for each thing it looks at. */
-export function ruleLines(rule: ScalingRule): string[] {
+export function ruleLines({ rule, minReplicas }: ScalingSpec): string[] {
   switch (rule.kind) {
     case 'fixed':
-      return ['always so many'];
+      return ['none'];
     case 'hpa':
       return [
         `every 15s as the HorizontalPodAutoscaler does${rule.behavior === null ? '' : ', with its behavior'}`,
@@ -22,7 +22,7 @@ export function ruleLines(rule: ScalingRule): string[] {
         ),
       ];
     case 'keda':
-      return kedaLines(rule);
+      return kedaLines(rule, minReplicas);
     case 'kpa': {
       const { metric = 'concurrency', target, containerConcurrency, windowS = 60 } = rule.policy;
       const aim = target ?? (containerConcurrency || (metric === 'rps' ? 200 : 100));
@@ -34,22 +34,22 @@ export function ruleLines(rule: ScalingRule): string[] {
       const aims = [
         ttftMs === null ? null : `first token within ${durationText(ttftMs)} at p95`,
         tpotMs === null ? null : `${tpotMs}ms a token at p95`,
-        `${concurrency ?? 'as many as it learns'} requests in flight a replica`,
+        `requests in flight a replica: ${concurrency ?? 'learned'}`,
+        minReplicas === 0 ? `to zero after ${durationText(idleMs)} without a request` : null,
       ];
-      return [
-        `ahead of demand: arrivals and the time a start takes; ${aims.filter((aim) => aim !== null).join(', ')}`,
-        `idle after ${durationText(idleMs)}`,
-      ];
+      return ['ahead of demand, by the arrivals and the time a start takes', ...aims.filter((aim) => aim !== null)];
     }
   }
 }
 
-function kedaLines({ object, queries, pollingIntervalMs, behavior }: Extract<ScalingRule, { kind: 'keda' }>): string[] {
+type KedaRule = Extract<ScalingRule, { kind: 'keda' }>;
+
+function kedaLines({ object, queries, pollingIntervalMs, behavior }: KedaRule, least: number): string[] {
   const { cooldownPeriod, idleReplicaCount, fallback, scalingModifiers, triggers } = object;
   const cooldown = durationText((cooldownPeriod ?? 300) * 1000);
-  const idle = idleReplicaCount == null ? '' : `, ${idleReplicaCount} when idle`;
+  const zero = least === 0 || idleReplicaCount === 0 ? `, to zero after ${cooldown}` : '';
   return [
-    `as KEDA does, every ${durationText(pollingIntervalMs)}; to zero after ${cooldown}${idle}${behavior === null ? '' : ', with its behavior'}`,
+    `as KEDA does, every ${durationText(pollingIntervalMs)}${zero}${behavior === null ? '' : ', with its behavior'}`,
     ...queries.map((query, i) => {
       const trigger = triggers[i];
       const { metricType = 'AverageValue', threshold = 1, activationThreshold = 0 } = trigger ?? {};
@@ -80,7 +80,8 @@ function queryText(query: TriggerQuery): string {
 
 function targetText(query: TriggerQuery, metricType: string, target: number): string {
   if (query.kind === 'cron') return `${query.desired} replicas`;
-  if (query.kind === 'resource') return query.utilization ? `${target}% of what is asked` : `${target} a replica`;
+  if (query.kind === 'resource')
+    return query.utilization ? `${target}% of what a replica asks for` : `${target} a replica`;
   return metricType === 'AverageValue' ? `${target} a replica` : `${target}`;
 }
 
@@ -91,7 +92,7 @@ export function durationText(ms: number): string {
     [Math.floor(ms / 3_600_000), 'h'],
     [Math.floor(ms / 60_000) % 60, 'm'],
     [Math.floor(ms / 1000) % 60, 's'],
-    [Math.round(ms % 1000), 'ms'],
+    [Number((ms % 1000).toFixed(3)), 'ms'],
   ] as const;
   return parts.flatMap(([count, unit]) => (count > 0 ? [`${count}${unit}`] : [])).join('') || `${ms}ms`;
 }

@@ -83,7 +83,13 @@ export interface ReplicaObserved {
 }
 
 export type Action =
-  | { readonly kind: 'start'; readonly service: string; readonly revision: string; readonly count: number; readonly asleep: boolean }
+  | {
+      readonly kind: 'start';
+      readonly service: string;
+      readonly revision: string;
+      readonly count: number;
+      readonly asleep: boolean;
+    }
   /** Leaves the table at once, then pre-stop delay, SIGTERM, SIGKILL after the grace. */
   | { readonly kind: 'stop'; readonly replica: string; readonly reason: string }
   | { readonly kind: 'sleep'; readonly replica: string }

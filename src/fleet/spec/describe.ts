@@ -157,13 +157,15 @@ function byReason(head: string, use: Flat['use'], flat: readonly Flat[]): string
   });
 }
 
-function flatten(path: string, fields: Fields, shares: ReadonlySet<Field<unknown>>): Flat[] {
+/** An object of a form that was told before in the same list is told by its name alone. */
+function flatten(path: string, fields: Fields, shares: ReadonlySet<Field<unknown>>, told = new Set<Fields>()): Flat[] {
   return Object.entries(fields).flatMap(([name, field]) => {
     if (shares.has(field)) return [];
     const here = path === '' ? name : `${path}.${name}`;
     const inner = field.use === 'optional' || field.use === 'required' ? innerOf(field.type.shape) : null;
-    if (inner === null) return [{ path: here, use: field.use, doc: field.doc }];
-    return flatten(`${here}${inner.suffix}`, inner.fields, shares);
+    if (inner === null || told.has(inner.fields)) return [{ path: here, use: field.use, doc: field.doc }];
+    told.add(inner.fields);
+    return flatten(`${here}${inner.suffix}`, inner.fields, shares, told);
   });
 }
 

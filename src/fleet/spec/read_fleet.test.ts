@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { TokenmillError } from '../../base/errors.ts';
+import { MODEL_MOUNT } from './kinds/template.ts';
 import { readFleet } from './read_fleet.ts';
 
 const read = (text: string, file = 'f.yaml') => readFleet([{ file, text }]);
@@ -104,6 +105,16 @@ describe('a service as a whole', () => {
       gateway: { host: '127.0.0.1', port: 8080, externals: [], scorers: {}, objectives: {}, requireKey: false },
       notices: [],
     });
+  });
+
+  it('takes a folder within the model, and the last word of a runtime and a service', () => {
+    const withArgs = (args: string) =>
+      read(ISVC.replace('storageUri: hf://a/b', `storageUri: file:///m\n      args: [${args}]`));
+    expect(withArgs(`--model_dir=${MODEL_MOUNT}/sub, --model_name, other`).services[0]).toMatchObject({
+      models: ['other'],
+      template: { model: '/m/sub', args: [] },
+    });
+    expect(() => withArgs(`--model_dir=${MODEL_MOUNT}/../x`)).toThrow('leaves the model');
   });
 
   it('finds relative folders beside the file', () => {

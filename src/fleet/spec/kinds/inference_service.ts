@@ -35,7 +35,7 @@ import {
 import { AUTO_SCALING, isvcScaling, type Mode } from './inference_service_scaling.ts';
 import { OBJECT } from './metadata.ts';
 import { chooseRuntime, fillTemplate, type Runtime, type TemplateMeta } from './serving_runtime.ts';
-import { replicaTemplate, type TemplateResult } from './template.ts';
+import { MODEL_MOUNT, replicaTemplate, type TemplateResult } from './template.ts';
 
 const MODEL_FIELDS = {
   ...CONTAINER_FIELDS,
@@ -44,13 +44,13 @@ const MODEL_FIELDS = {
   storage: refused('credentials of object stores are not read here; use storageUri'),
   protocolVersion: optional(str()),
   runtimeVersion: ignored('replicas run this version of Tokenmill'),
+  confidential: refused('encrypted models cannot be opened here'),
 };
 
 const MODEL = object({
   ...MODEL_FIELDS,
   modelFormat: required(object({ name: required(str()), version: optional(str()) })),
   runtime: optional(str()),
-  confidential: refused('encrypted models cannot be opened here'),
 });
 
 const FRAMEWORKS = [
@@ -263,8 +263,8 @@ interface TemplateRead extends TemplateResult {
 function readTemplate(predictor: Predictor, path: Path, isvc: Isvc): TemplateRead {
   const found = implementation(predictor, path, isvc);
   const given = predictor.storageUris?.[0];
-  if (given && given.mountPath !== null && given.mountPath !== '/mnt/models') {
-    isvc.cx.error([...path, 'storageUris', 0, 'mountPath'], 'the model of a replica is at /mnt/models');
+  if (given && given.mountPath !== null && given.mountPath !== MODEL_MOUNT) {
+    isvc.cx.error([...path, 'storageUris', 0, 'mountPath'], `the model of a replica is at ${MODEL_MOUNT}`);
   }
   if (given && found.storageUri !== null)
     isvc.cx.error([...path, 'storageUris'], 'and storageUri are both given; give one');

@@ -18,6 +18,7 @@ import {
 } from '../schema.ts';
 import { CONTAINER, type ContainerValue } from './container.ts';
 import { OBJECT } from './metadata.ts';
+import { MODEL_MOUNT } from './template.ts';
 
 const MODEL_MESH = 'ModelMesh does not run here; one runtime serves one model';
 
@@ -89,7 +90,7 @@ const NOTHING: ContainerValue = Object.freeze(
 /** As KServe 0.20 ships them; our replicas take the place of their images. */
 const SHIPPED: readonly Runtime[] = [
   shipped('kserve-huggingfaceserver', 'huggingface', ['--model_name={{.Name}}']),
-  shipped('kserve-vllmserver', 'vLLM', ['--served-model-name={{.Name}}', '--model=/mnt/models']),
+  shipped('kserve-vllmserver', 'vLLM', ['--served-model-name={{.Name}}', `--model=${MODEL_MOUNT}`]),
 ];
 
 function shipped(name: string, format: string, args: readonly string[]): Runtime {

@@ -7,8 +7,8 @@ import { serveArgs } from '../serve_args.ts';
 import type { ModelPlace } from '../storage.ts';
 import type { ContainerDraft, ContainerScope } from './container.ts';
 
-/** Where KServe puts the files of a model. */
-const MODEL_MOUNT = '/mnt/models';
+/** Where KServe puts the files of a model: a name in arguments, no folder of this machine. */
+export const MODEL_MOUNT = posix.join('/mnt', 'models');
 
 export interface TemplateInput {
   readonly container: ContainerDraft;
