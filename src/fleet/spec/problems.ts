@@ -7,6 +7,9 @@ import type { YamlNode } from './yaml_tree.ts';
 const MAX_PROBLEMS = 50;
 /** Kept to be sorted by their place. */
 const MAX_KEPT = 2000;
+const MAX_NOTICES = 1000;
+/** Of one line: names and values of a file may be as long as the file. */
+const MAX_TEXT = 1000;
 
 export type Path = readonly (string | number)[];
 
@@ -25,8 +28,15 @@ export class Problems {
   }
 
   add(at: SourceAt, text: string): void {
-    if (this.found.length < MAX_KEPT) this.found.push({ at, text });
+    if (this.found.length < MAX_KEPT) this.found.push({ at, text: clipped(text) });
     else this.left++;
+  }
+
+  notice(notice: Notice): void {
+    const left = MAX_NOTICES - this.notices.length;
+    if (left > 1) this.notices.push({ ...notice, field: clipped(notice.field), text: clipped(notice.text) });
+    else if (left === 1)
+      this.notices.push({ ...notice, field: '', text: `and others; ${MAX_NOTICES} notices are kept` });
   }
 
   /** Throws `invalid_manifest` when there are any. */
@@ -42,6 +52,8 @@ export class Problems {
     throw new TokenmillError('invalid_manifest', lines.join('\n'), { param: this.found[0]?.at.file ?? null });
   }
 }
+
+const clipped = (text: string) => (text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT)}...` : text);
 
 /** One object of a file while it is read: problems and notices are named by the path of a field. */
 export class ObjectContext {
@@ -71,7 +83,7 @@ export class ObjectContext {
   }
 
   notice(path: Path, text: string): void {
-    this.problems.notices.push({ at: this.locate(path), object: this.object, field: pathText(path), text });
+    this.problems.notice({ at: this.locate(path), object: this.object, field: pathText(path), text });
   }
 
   /** Whether the file says something there, sound or not: what is broken is not missing as well. */

@@ -2,8 +2,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { TokenmillError } from '../../base/errors.ts';
+import { describeFleetFile } from './describe.ts';
 import { MODEL_MOUNT } from './kinds/template.ts';
-import { readFleet } from './read_fleet.ts';
+import { KINDS, readFleet } from './read_fleet.ts';
 
 const read = (text: string, file = 'f.yaml') => readFleet([{ file, text }]);
 
@@ -190,6 +191,34 @@ describe('hostile files', () => {
     expect(lines.at(-1)).toMatch(/^and \d+ more$/);
   });
 
+  it('names and values as long as the file are cut, and unknown fields do not fill the answer', () => {
+    const [line = ''] = problemsOf(
+      `models: [{name: a, ${'x'.repeat(500_000)}: 1, model: "s3://${'y'.repeat(60_000)}"}]`,
+    );
+    expect(line.length).toBeLessThan(1100);
+    const many = Array.from({ length: 3000 }, (_, i) => `field${i}: 1`).join(', ');
+    expect(problemsOf(`models: [{name: a, ${many}}]`)).toHaveLength(50);
+  });
+
+  it('notices are counted', () => {
+    const list = Array.from(
+      { length: 1500 },
+      (_, i) => `  - {apiVersion: v1, kind: Namespace, metadata: {name: n${i}}}`,
+    );
+    const { notices } = read(`kind: List\napiVersion: v1\nitems:\n${list.join('\n')}\n---\nmodels: [{name: a}]`);
+    expect(notices).toHaveLength(1000);
+    expect(notices.at(-1)?.text).toBe('and others; 1000 notices are kept');
+  });
+
+  it('a long chain of nodes', () => {
+    const nodes = Array.from(
+      { length: 5000 },
+      (_, i) => `    n${i}: {routerType: Sequence, steps: [{nodeName: n${i + 1}}]}`,
+    );
+    const graph = `apiVersion: serving.kserve.io/v1alpha1\nkind: InferenceGraph\nmetadata: {name: g}\nspec:\n  nodes:\n${nodes.join('\n')}\n`;
+    expect(problemsOf(`${graph}---\nmodels: [{name: a}]`)).toContainEqual(expect.stringContaining('has 5000 nodes'));
+  });
+
   it('a wide object takes no time that grows with its square', () => {
     const labels = Array.from({ length: 40_000 }, (_, i) => `      k${i}: v`).join('\n');
     expect(Object.keys(read(`models:\n  - name: a\n    labels:\n${labels}`).services[0]?.labels ?? {})).toHaveLength(
@@ -258,6 +287,25 @@ const PIECES = [
   '\u2028',
   '%',
 ];
+
+describe('the reference', () => {
+  const text = describeFleetFile();
+
+  it('has a first example that is read', () => {
+    const example = /```yaml\n([\s\S]*?)```/.exec(text)?.[1] ?? '';
+    expect(read(example).services.map(({ id }) => id)).toEqual(['default/llama', 'default/small']);
+  });
+
+  it('says of every kind what it is here', () => {
+    expect(text).not.toMatch(/\| {2}\|$/m);
+    for (const { kind } of KINDS) expect(text).toContain(`### ${kind}\n`);
+  });
+
+  it('says of every field of the short form what it means', () => {
+    const silent = text.split('## Kinds')[0]?.match(/^\| `\w+`.*\|\s*\|$/gm);
+    expect(silent).toBeNull();
+  });
+});
 
 describe('any file', () => {
   it('good as it stands', () => {

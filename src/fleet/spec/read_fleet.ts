@@ -109,9 +109,10 @@ function checkNames(drafts: readonly ServiceDraft[]): void {
     return false;
   };
   for (const draft of drafts) {
-    const { service, namespace, deployment, canaryDeployments } = draft;
+    const { service, namespace, deployment, canaryDeployments, addresses } = draft;
     if (!claim(`name ${service.id}`, draft, 'give one of them another')) continue;
     for (const name of service.models) claim(`served name ${name}`, draft, 'requests could not tell them apart');
+    for (const name of addresses) claim(`Service ${namespace}/${name}`, draft, 'give one of them another name');
     if (service.kind === 'Model') continue;
     for (const name of [deployment, ...canaryDeployments])
       claim(`Deployment ${namespace}/${name}`, draft, 'give one of them another name');

@@ -282,6 +282,9 @@ function someNames(fields: Fields): string {
 const usable = (fields: Fields) =>
   Object.entries(fields).flatMap(([name, { use }]) => (use === 'required' || use === 'optional' ? [name] : []));
 
+/** Of one object; the next ones look like these. */
+const MAX_UNKNOWN = 50;
+
 function readFields<F extends Fields>(
   fields: F,
   node: YamlMap,
@@ -304,8 +307,10 @@ function readFields<F extends Fields>(
     if (read !== undefined) values[name] = read;
     else if (field.use === 'required') complete = false;
   }
+  let unknown = 0;
   for (const name of node.entries.keys()) {
     if (Object.hasOwn(fields, name)) continue;
+    if (++unknown > MAX_UNKNOWN) break;
     const near = nearestName(name, Object.keys(fields));
     cx.error(
       [...path, name],

@@ -62,6 +62,7 @@ export const INFERENCE_GRAPH: Kind<Graph> = {
 };
 
 const ROOT = 'root';
+const MAX_NODES = 256;
 
 export function readGraphs(objects: Objects, destinations: Destinations): GraphSpec[] {
   return objects.read(INFERENCE_GRAPH).flatMap((read) => {
@@ -77,7 +78,9 @@ export function readGraphs(objects: Objects, destinations: Destinations): GraphS
     }
     if (!Object.hasOwn(nodes, ROOT))
       read.cx.error(['spec', 'nodes'], `has no node named ${ROOT}, where a graph begins`);
-    const cycle = cycleOf(nodes);
+    const count = Object.keys(nodes).length;
+    if (count > MAX_NODES) read.cx.error(['spec', 'nodes'], `has ${count} nodes; it takes at most ${MAX_NODES}`);
+    const cycle = count > MAX_NODES ? null : cycleOf(nodes);
     if (cycle !== null)
       read.cx.error(['spec', 'nodes', cycle[0] as string], `leads back to itself: ${cycle.join(' -> ')}`);
     return read.cx.failed ? [] : [{ id: `${read.namespace}/${read.name}`, at: read.cx.at, nodes }];

@@ -37,6 +37,8 @@ import { OBJECT } from './metadata.ts';
 import { chooseRuntime, fillTemplate, type Runtime, type TemplateMeta } from './serving_runtime.ts';
 import { MODEL_MOUNT, replicaTemplate, type TemplateResult } from './template.ts';
 
+const NAME = /^[a-z]([-a-z0-9]*[a-z0-9])?$/;
+
 const MODEL_FIELDS = {
   ...CONTAINER_FIELDS,
   name: ignored('a replica has one container'),
@@ -67,7 +69,7 @@ const FRAMEWORKS = [
 
 const PREDICTOR = object({
   ...POD_FIELDS,
-  name: optional(str({ pattern: /^[a-z]([-a-z0-9]*[a-z0-9])?$/, form: 'a name of small letters, digits and -' })),
+  name: optional(str({ pattern: NAME, form: 'a name of small letters, digits and -' })),
   model: optional(MODEL),
   huggingface: optional(object(MODEL_FIELDS)),
   containers: optional(list(CONTAINER)),
@@ -156,6 +158,8 @@ function readOne(read: ReadObject<InferenceService>, scope: ServiceScope): Servi
   const given = value.metadata.annotations ?? {};
   const annotations = { ...given, ...predictor.annotations };
   const isvc: Isvc = { read, scope, cx, namespace, name, config: scope.config, annotations, mode: modeOf(given, cx) };
+  if (!NAME.test(name))
+    cx.error(['metadata', 'name'], 'must begin with a letter and have small letters, digits and - only');
   noticeAnnotations(given, cx);
   const stable = readTemplate(predictor, ['spec', 'predictor'], isvc);
   const { scaling, scaledByItself } = isvcScaling(predictor, isvc);

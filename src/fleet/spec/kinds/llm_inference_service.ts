@@ -147,6 +147,7 @@ function readOne(read: ReadObject<LlmService>, scope: ServiceScope): ServiceDraf
   const container = mainContainer(read, { cx, namespace, name, config: scope.config });
   const place = placeOf(model.uri, cx.at.file, namespace, scope.claims);
   if ('error' in place) cx.error(['spec', 'model', 'uri'], `${JSON.stringify(model.uri)}: ${place.error}`);
+  else if (!/^(hf|pvc):/.test(model.uri)) cx.notice(['spec', 'model', 'uri'], 'is understood here and not by KServe');
   const path = ['spec', 'template', 'containers', container.index];
   const result = replicaTemplate(
     {

@@ -19,6 +19,7 @@ export const NOTICED: readonly Noticed[] = [
     kinds: ['NetworkPolicy'],
     text: 'has no effect here: replicas listen on the loopback only',
   },
+  { group: 'policy', kinds: ['PodDisruptionBudget'], text: 'has no effect here: nothing evicts replicas' },
   { group: 'karpenter.sh', kinds: ['NodePool'], text: 'has no effect here: there is one machine' },
   {
     group: '',
@@ -53,7 +54,6 @@ export const REFUSED_KINDS: Readonly<Record<string, string>> = {
   Pod: 'what serves a model is an InferenceService or an entry of models',
   Service: 'every service of the files has its name already: that of the InferenceService, and NAME-predictor',
   Ingress: 'use an HTTPRoute',
-  PodDisruptionBudget: 'nothing evicts replicas here',
   LLMInferenceServiceConfig: 'write its fields into the LLMInferenceService',
   LeaderWorkerSet: 'a model runs in one process on one machine',
   TrainedModel: 'ModelMesh does not run here; one service serves one model',

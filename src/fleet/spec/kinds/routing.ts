@@ -275,13 +275,17 @@ function backendsOf(rule: RuleValue, path: Path, scope: RouteScope): RouteRule['
     services: leadsTo(ref, [...path, 'backendRefs', i], scope),
     weight: ref.weight ?? 1,
   }));
-  const multiple = found.reduce((all, { services }) => leastCommonMultiple(all, services?.length || 1), 1);
+  const common = found.reduce((all, { services }) => leastCommonMultiple(all, services?.length || 1), 1);
+  // Fractions do as well where whole numbers would grow beyond all bounds.
+  const multiple = common > MAX_MULTIPLE ? 1 : common;
   return found.flatMap(({ services, weight }): RouteRule['backends'] => {
     const whole = weight * multiple;
     if (services === null) return [{ service: null, weight: whole }];
     return services.map((service) => ({ service, weight: whole / services.length }));
   });
 }
+
+const MAX_MULTIPLE = 1_000_000;
 
 function leastCommonMultiple(a: number, b: number): number {
   let [x, y] = [a, b];
