@@ -9,7 +9,7 @@ export const GATEWAY_HOST = '127.0.0.1';
 export const GATEWAY_PORT = 8080;
 
 /** The numbers of KServe's preset for language models; the startup gives a load half an hour, as its vLLM runtime does. */
-export const PROBES: Readonly<Record<'readiness' | 'liveness' | 'startup', ProbeSpec>> = {
+const PROBES: Readonly<Record<'readiness' | 'liveness' | 'startup', ProbeSpec>> = {
   readiness: probe('/ready', 1000, 1000, 2),
   liveness: probe('/health', 10_000, 5000, 10),
   startup: probe('/ready', 500, 1000, 3600),

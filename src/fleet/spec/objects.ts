@@ -19,6 +19,8 @@ export interface Manifest {
   readonly kind: string;
   readonly namespace: string;
   readonly name: string;
+  /** Its kind has no namespaces: it is known in all of them. */
+  readonly cluster: boolean;
   readonly cx: ObjectContext;
 }
 
@@ -34,14 +36,18 @@ export interface DocumentSorts {
 }
 
 /** Tells manifests from the short form; a `List` is opened. */
-export function sortDocuments(documents: readonly YamlNode[], problems: Problems): DocumentSorts {
+export function sortDocuments(
+  documents: readonly YamlNode[],
+  clusterKinds: ReadonlySet<string>,
+  problems: Problems,
+): DocumentSorts {
   const manifests: Manifest[] = [];
   const native: YamlMap[] = [];
   for (const node of documents.flatMap(openList)) {
     if (node.kind !== 'map') {
       problems.add(node.at, 'a document must be an object: one with apiVersion and kind, or one with models');
     } else if (node.entries.has('apiVersion') || node.entries.has('kind')) {
-      const manifest = manifestOf(node, problems);
+      const manifest = manifestOf(node, clusterKinds, problems);
       if (manifest !== null) manifests.push(manifest);
     } else native.push(node);
   }
@@ -58,7 +64,7 @@ function textOf(node: YamlNode | undefined, key: string): string | null {
   return value?.kind === 'scalar' && typeof value.value === 'string' ? value.value : null;
 }
 
-function manifestOf(node: YamlMap, problems: Problems): Manifest | null {
+function manifestOf(node: YamlMap, clusterKinds: ReadonlySet<string>, problems: Problems): Manifest | null {
   const [apiVersion, kind] = [textOf(node, 'apiVersion'), textOf(node, 'kind')];
   if (apiVersion === null || kind === null) {
     problems.add(node.at, `an object of Kubernetes needs ${apiVersion === null ? 'apiVersion' : 'kind'}`);
@@ -67,7 +73,9 @@ function manifestOf(node: YamlMap, problems: Problems): Manifest | null {
   const metadata = node.entries.get('metadata')?.value;
   const name = textOf(metadata, 'name') ?? '?';
   const namespace = textOf(metadata, 'namespace') ?? NAMESPACE;
-  return { apiVersion, kind, namespace, name, cx: new ObjectContext(`${kind} ${namespace}/${name}`, node, problems) };
+  const cluster = clusterKinds.has(kind);
+  const object = cluster ? `${kind} ${name}` : `${kind} ${namespace}/${name}`;
+  return { apiVersion, kind, namespace, name, cluster, cx: new ObjectContext(object, node, problems) };
 }
 
 export class Objects {
@@ -77,7 +85,7 @@ export class Objects {
   constructor(manifests: readonly Manifest[]) {
     this.manifests = manifests;
     for (const manifest of manifests) {
-      const key = keyOf(manifest.kind, manifest.namespace, manifest.name);
+      const key = keyOf(manifest.kind, manifest.cluster ? '' : manifest.namespace, manifest.name);
       const first = this.names.get(key);
       if (first === undefined) this.names.set(key, manifest);
       else if (sameGroup(first, manifest)) {
@@ -87,9 +95,9 @@ export class Objects {
     }
   }
 
-  /** Whether the files have one, sound or not: a reference to a broken object is not a second problem. */
+  /** Whether the files have one in the namespace or for all, sound or not: a reference to a broken object is not a second problem. */
   has(kind: string, namespace: string, name: string): boolean {
-    return this.names.has(keyOf(kind, namespace, name));
+    return this.names.has(keyOf(kind, namespace, name)) || this.names.has(keyOf(kind, '', name));
   }
 
   /** Every object of a kind that could be read; others were reported. */

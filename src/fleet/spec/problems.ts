@@ -111,6 +111,6 @@ export class ObjectContext {
 }
 
 /** `spec.canary[0].predictor` */
-export function pathText(path: Path): string {
+function pathText(path: Path): string {
   return path.map((step, i) => (typeof step === 'number' ? `[${step}]` : i === 0 ? step : `.${step}`)).join('');
 }

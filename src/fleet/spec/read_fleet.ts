@@ -56,6 +56,8 @@ export const KINDS: readonly Kind<unknown>[] = [
   PERSISTENT_VOLUME_CLAIM,
 ];
 
+const CLUSTER_KINDS = new Set([...KINDS, ...NOTICED_KINDS].flatMap(({ kind, cluster }) => (cluster ? [kind] : [])));
+
 /**
  * One `invalid_manifest` with all problems (up to 50), a line each: `file:line:column object field: what is wrong; what would
  * work`. Pure: `file` is a name for errors and what relative folders are relative to.
@@ -68,7 +70,7 @@ export function readFleet(files: readonly SourceFile[]): FleetSpec {
     problems.add(top, `all files together are ${total} characters; ${YAML_LIMITS.bytes * 4} are read`);
   problems.throwIfAny();
   const documents = files.flatMap((file) => readYaml(file, ({ at, text }) => problems.add(at, text)));
-  const { manifests, native } = sortDocuments(documents, problems);
+  const { manifests, native } = sortDocuments(documents, CLUSTER_KINDS, problems);
   const objects = new Objects(manifests);
   objects.refuseOthers([...KINDS, ...NOTICED_KINDS], REFUSED_KINDS);
   const config = readConfig(objects);

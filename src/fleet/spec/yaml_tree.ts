@@ -13,13 +13,13 @@ export interface YamlMap {
   readonly entries: ReadonlyMap<string, YamlEntry>;
 }
 
-export interface YamlEntry {
+interface YamlEntry {
   /** Of the key. */
   readonly at: SourceAt;
   readonly value: YamlNode;
 }
 
-export interface YamlList {
+interface YamlList {
   readonly kind: 'list';
   readonly at: SourceAt;
   readonly items: readonly YamlNode[];

@@ -83,7 +83,7 @@ const LIFECYCLE = object({
   stopSignal: ignored('replicas are stopped by SIGTERM'),
 });
 
-export const RESOURCES = object({
+const RESOURCES = object({
   requests: optional(map(quantity())),
   limits: optional(map(quantity())),
   claims: refused('devices are not claimed on one machine'),
@@ -242,12 +242,9 @@ function environment({ env, envFrom }: ContainerValue, path: Path, scope: Contai
   }
   for (const [i, { name, value, valueFrom }] of (env ?? []).entries()) {
     const at = [...path, 'env', i, 'valueFrom'];
-    const read = valueFrom === null ? (value ?? '') : variableValue(valueFrom, at, scope);
-    if (read !== null)
-      values.set(
-        name,
-        read.replace(/\$\(([\w.-]+)\)/g, (whole, other) => values.get(other) ?? whole),
-      );
+    const given = (value ?? '').replace(/\$\(([\w.-]+)\)/g, (whole, other) => values.get(other) ?? whole);
+    const read = valueFrom === null ? given : variableValue(valueFrom, at, scope);
+    if (read !== null) values.set(name, read);
   }
   return values;
 }

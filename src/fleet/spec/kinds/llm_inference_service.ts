@@ -199,7 +199,7 @@ function readOne(read: ReadObject<LlmService>, scope: ServiceScope): ServiceDraf
     deployment: `${name}-kserve`,
     canaryDeployments: [],
     addresses: [`${name}-kserve-workload-svc`],
-    pools: router?.scheduler === null ? [] : [`${name}-inference-pool`],
+    pools: router?.scheduler == null ? [] : [`${name}-inference-pool`],
     scaledByItself,
   };
 }

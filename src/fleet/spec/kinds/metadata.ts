@@ -2,17 +2,17 @@
 import { any, type Field, map, object, optional, required, str, type Type } from '../schema.ts';
 
 /** DNS label or subdomain. */
-export const OBJECT_NAME = {
+const OBJECT_NAME = {
   pattern: /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/,
   form: 'a name of small letters, digits, - and .',
 };
 
-export const objectName = (): Type<string> => str(OBJECT_NAME);
+const objectName = (): Type<string> => str(OBJECT_NAME);
 
 /** Written by the API server; a file that came from `kubectl get` has them. */
 const unread = (): Field<null> => ({ type: any(), use: 'optional', doc: 'Of the cluster; not read.' });
 
-export const METADATA = object({
+const METADATA = object({
   name: required(objectName()),
   namespace: optional(objectName()),
   labels: optional(map(str({ allowEmpty: true }))),

@@ -33,8 +33,16 @@ export const NOTICED: readonly Noticed[] = [
   },
 ];
 
+const CLUSTER = ['NodePool', 'Namespace', 'ClusterRole', 'ClusterRoleBinding'];
+
 export const NOTICED_KINDS: readonly Kind<unknown>[] = NOTICED.flatMap(({ group, kinds }) =>
-  kinds.map((kind) => ({ group, kind, versions: ['v1', 'v1alpha1', 'v1beta1'], table: any() })),
+  kinds.map((kind) => ({
+    group,
+    kind,
+    versions: ['v1', 'v1alpha1', 'v1beta1'],
+    table: any(),
+    ...(CLUSTER.includes(kind) && { cluster: true as const }),
+  })),
 );
 
 export function noticeKinds(objects: Objects): void {

@@ -23,7 +23,7 @@ import {
 } from '../schema.ts';
 
 export const POLLING_INTERVAL_MS = 30_000;
-export const KEDA_MAX_REPLICAS = 100;
+const KEDA_MAX_REPLICAS = 100;
 
 const RULES = object({
   stabilizationWindowSeconds: optional(int({ min: 0, max: 3600 })),
@@ -69,7 +69,7 @@ const TRIGGER = object({
   ),
 });
 
-export const TRIGGERS = list(TRIGGER, { min: 1, max: 64 });
+const TRIGGERS = list(TRIGGER, { min: 1, max: 64 });
 
 export const KEDA_FIELDS = {
   pollingInterval: optional(int({ min: 1 })),
@@ -414,7 +414,7 @@ function resource(
 }
 
 /** Percent, or cores and bytes; null = not one. */
-export function resourceTarget(text: string, utilization: boolean): number | null {
+function resourceTarget(text: string, utilization: boolean): number | null {
   if (utilization) return /^[1-9]\d{0,5}$/.test(text) ? Number(text) : null;
   try {
     const value = parseQuantity(text);
