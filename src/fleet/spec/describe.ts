@@ -18,7 +18,7 @@ of Kubernetes and means what it means on a cluster; one without is the short for
 - All problems are told at once, each as \`file:line:column object field: what is wrong; what would work\`.
 - \`tokenmill up --dry-run\` shows what was understood; \`tokenmill diff\` what would change.
 - Aliases (\`*a\`) and merge keys (\`<<\`) are written out. A key that stands twice is an error.
-- At most ${YAML_LIMITS.bytes / 1024 / 1024} MiB and ${YAML_LIMITS.documents} documents a file, ${YAML_LIMITS.depth} levels, ${YAML_LIMITS.nodes} values.
+- At most ${YAML_LIMITS.bytes / 1024 / 1024} MiB and ${YAML_LIMITS.documents} documents a file, ${YAML_LIMITS.depth} levels, ${YAML_LIMITS.tokens} words and signs (more than ten thousand lines).
 - Durations are written \`500ms\`, \`30s\`, \`5m\`, \`1h30m\`; quantities \`500m\`, \`2\`, \`4Gi\`.
 
 ## The short form

@@ -2,7 +2,18 @@
  * YAML text -> plain trees that know where each part stands. Aliases and merge keys are written out; what could cost without
  * end (size, documents, depth, nodes after expansion) is bounded.
  */
-import { Alias, type Document, isAlias, isMap, isScalar, isSeq, LineCounter, type Node, parseAllDocuments } from 'yaml';
+import {
+  Alias,
+  type Document,
+  isAlias,
+  isMap,
+  isScalar,
+  isSeq,
+  Lexer,
+  LineCounter,
+  type Node,
+  parseAllDocuments,
+} from 'yaml';
 import type { SourceAt } from './fleet_spec.ts';
 
 export type YamlNode = YamlMap | YamlList | YamlScalar;
@@ -45,7 +56,7 @@ export interface YamlProblem {
   readonly text: string;
 }
 
-export const YAML_LIMITS = { bytes: 1 << 20, documents: 1000, depth: 64, nodes: 100_000 } as const;
+export const YAML_LIMITS = { bytes: 1 << 20, documents: 1000, depth: 64, nodes: 100_000, tokens: 100_000 } as const;
 
 /** Control characters that no YAML text has, and the mark of bytes that are no UTF-8. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
@@ -61,9 +72,15 @@ export function readYaml({ file, text }: SourceFile, report: (problem: YamlProbl
   }
   const binary = NOT_TEXT.exec(text);
   if (binary !== null) {
-    const before = text.slice(0, binary.index).split('\n');
-    const at = { file, line: before.length, column: (before.at(-1) as string).length + 1 };
-    report({ at, text: 'holds a byte that is not text; a fleet file is YAML in UTF-8' });
+    report({
+      at: placeOf(file, text, binary.index),
+      text: 'holds a byte that is not text; a fleet file is YAML in UTF-8',
+    });
+    return [];
+  }
+  const costly = tooCostly(text);
+  if (costly !== null) {
+    report({ at: placeOf(file, text, costly.offset), text: costly.why });
     return [];
   }
   const lines = new LineCounter();
@@ -77,6 +94,35 @@ export function readYaml({ file, text }: SourceFile, report: (problem: YamlProbl
     const tree = new TreeBuilder(file, lines, report).build(document);
     return tree === null ? [] : [tree];
   });
+}
+
+function placeOf(file: string, text: string, offset: number): SourceAt {
+  const before = text.slice(0, offset).split('\n');
+  return { file, line: before.length, column: (before.at(-1) as string).length + 1 };
+}
+
+/** Marks of the lexer that stand for no text. */
+const SCALAR_FOLLOWS = '\u001f';
+const MARKS = ['\u0002', '\u0018', SCALAR_FOLLOWS];
+
+/**
+ * The parser keeps every token and every error; a text of nothing but commas would occupy it for half a minute. The lexer takes
+ * one token after the other, so it can stop.
+ */
+function tooCostly(text: string): { readonly offset: number; readonly why: string } | null {
+  let [offset, tokens, depth] = [0, 0, 0];
+  let before = '';
+  for (const token of new Lexer().lex(text)) {
+    const isSign = before !== SCALAR_FOLLOWS;
+    if (isSign && (token === '[' || token === '{')) depth++;
+    if (isSign && (token === ']' || token === '}')) depth = Math.max(0, depth - 1);
+    before = token;
+    if (++tokens > YAML_LIMITS.tokens)
+      return { offset, why: `has more than ${YAML_LIMITS.tokens} words and signs up to here` };
+    if (depth > YAML_LIMITS.depth) return { offset, why: `nested deeper than ${YAML_LIMITS.depth} levels` };
+    if (!MARKS.includes(token)) offset += token.length;
+  }
+  return null;
 }
 
 /** Thrown inside of a document to give it up. */
