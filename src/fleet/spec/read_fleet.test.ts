@@ -322,7 +322,7 @@ describe('the reference', () => {
   });
 });
 
-const RUNS = Number(process.env['RUNS'] ?? 1000);
+const RUNS = Number(process.env['RUNS'] ?? 500);
 
 describe('any file', () => {
   it('good as it stands', () => {
