@@ -14,7 +14,7 @@ const UNLIMITED: Room = { cpuMilli: Infinity, memoryBytes: Infinity };
 
 /** What of `machine` is left beside `alive`: the footprint of each replica that has a process or is about to have one. */
 export function freeOf(machine: Room, alive: readonly Footprint[]): Room {
-  return alive.reduce((room, footprint) => shrink(room, footprint), machine);
+  return alive.reduce<Room>(shrink, machine);
 }
 
 export function shrink(room: Room, { cpuMilli, memoryBytes }: Footprint): Room {
