@@ -1,5 +1,6 @@
 /** Conditions as in the status of an InferenceService (and `Progressing` of the Deployment below it). Pure. */
 import type { ServiceRoute } from '../gateway/routing_table.ts';
+import { NO_PROGRESS } from '../rollout/progress.ts';
 import { bounds } from '../rollout/strategy.ts';
 import { type Context, canariesOf, isSplit, revisionOf, trackOf, trackScale } from './context.ts';
 import type { Condition, ServiceState } from './fleet_state.ts';
@@ -63,11 +64,11 @@ function progressing(ctx: Context, state: ServiceState): Condition {
   const latest = revisionOf(state, state.registers.latestCreated);
   switch (phase) {
     case 'failed':
-      return make('False', 'ProgressDeadlineExceeded', reason);
+      return make('False', reason.includes(NO_PROGRESS) ? 'ProgressDeadlineExceeded' : 'RevisionFailed', reason);
     case 'paused':
       return make('Unknown', 'DeploymentPaused', reason);
     case 'rollingBack':
-      return make('True', 'RollingBack', `to ${target}${reason === '' ? '' : `: ${reason}`}`);
+      return make('True', 'RollingBack', `to ${target}${reason === '' ? '' : `; ${reason}`}`);
     case 'idle':
       if (latest !== null && latest.failed !== null)
         return make('False', 'RolledBack', `${latest.id}: ${latest.failed}`);

@@ -36,7 +36,9 @@ class Scenario {
 
   run(line: string): string[] {
     const [command = '', ...words] = line.split(/\s+/);
-    const options = Object.fromEntries(words.filter((w) => w.includes('=')).map((w) => w.split(/=(.*)/s) as [string, string]));
+    const options = Object.fromEntries(
+      words.filter((w) => w.includes('=')).map((w) => w.split(/=(.*)/s) as [string, string]),
+    );
     const [first = '', second = ''] = words.filter((w) => !w.includes('='));
     if (command === 'new') {
       this.world = new FakeWorld();
@@ -47,7 +49,10 @@ class Scenario {
     else if (command === 'canary') this.canary(first, second, options);
     else if (command === 'behaviour') this.behave(first, options);
     else if (command === 'machine')
-      this.world.machine = { memoryBytes: Number(options['memory'] ?? Infinity) * 2 ** 30, cpuMilli: Number(options['cpu'] ?? Infinity) };
+      this.world.machine = {
+        memoryBytes: Number(options['memory'] ?? Infinity) * 2 ** 30,
+        cpuMilli: Number(options['cpu'] ?? Infinity),
+      };
     else if (command === 'requests') this.world.requestsPerTick = Number(first);
     else if (command === 'unready') this.world.setUnready(Number(first));
     else if (command === 'command') return this.command(first, second);
@@ -60,15 +65,39 @@ class Scenario {
 
   private configure(o: Options): void {
     const { scaling, rollout } = this.spec;
-    const known = new Set(['min', 'standby', 'strategy', 'surge', 'unavailable', 'deadline', 'history', 'steps', 'analysis', 'max', 'stopped', 'percent']);
+    const known = new Set([
+      'min',
+      'standby',
+      'strategy',
+      'surge',
+      'unavailable',
+      'deadline',
+      'history',
+      'steps',
+      'analysis',
+      'max',
+      'stopped',
+      'percent',
+    ]);
     for (const key of Object.keys(o)) if (!known.has(key)) throw new Error(`unknown field ${key}`);
     const number = (key: string, fallback: number) => (o[key] === undefined ? fallback : Number(o[key]));
-    const steps = o['steps']?.split(',').map((s) => ({ percent: Number(s.split(':')[0]), pauseMs: Number(s.split(':')[1]) * 1000 }));
+    const steps = o['steps']
+      ?.split(',')
+      .map((s) => ({ percent: Number(s.split(':')[0]), pauseMs: Number(s.split(':')[1]) * 1000 }));
     this.spec = {
       ...this.spec,
       stopped: o['stopped'] === undefined ? this.spec.stopped : o['stopped'] === 'true',
-      canaryTrafficPercent: o['percent'] === undefined ? this.spec.canaryTrafficPercent : o['percent'] === 'none' ? null : Number(o['percent']),
-      scaling: { ...scaling, minReplicas: number('min', scaling.minReplicas), standby: number('standby', scaling.standby) },
+      canaryTrafficPercent:
+        o['percent'] === undefined
+          ? this.spec.canaryTrafficPercent
+          : o['percent'] === 'none'
+            ? null
+            : Number(o['percent']),
+      scaling: {
+        ...scaling,
+        minReplicas: number('min', scaling.minReplicas),
+        standby: number('standby', scaling.standby),
+      },
       rollout: {
         ...rollout,
         strategy: (o['strategy'] as ServiceSpec['rollout']['strategy'] | undefined) ?? rollout.strategy,
@@ -87,7 +116,12 @@ class Scenario {
     if (o['analysis'] === undefined) return this.spec.rollout.analysis;
     const does = o['analysis'].split(',');
     const rest = { errorRateMargin: 0.01, ttftRatio: null, tpotRatio: null, alpha: 0.05 };
-    return { ...rest, maxRequests: Number(o['max'] ?? 200), promote: does.includes('promote'), rollback: does.includes('rollback') };
+    return {
+      ...rest,
+      maxRequests: Number(o['max'] ?? 200),
+      promote: does.includes('promote'),
+      rollback: does.includes('rollback'),
+    };
   }
 
   private template(model: string, o: Options) {
@@ -118,7 +152,11 @@ class Scenario {
 
   private command(kind: string, value: string): string[] {
     const command = (
-      kind === 'undo' ? { kind, to: value || null } : kind === 'scale' ? { kind, replicas: value === 'none' ? null : Number(value) } : { kind }
+      kind === 'undo'
+        ? { kind, to: value || null }
+        : kind === 'scale'
+          ? { kind, replicas: value === 'none' ? null : Number(value) }
+          : { kind }
     ) as ServiceCommand;
     try {
       const { state, events } = applyCommand(this.spec, this.world.state as ServiceState, command, this.world.now);
@@ -145,7 +183,10 @@ class Scenario {
 
   private summary({ route }: ServiceDecision): string {
     const { replicas } = this.world;
-    const ids = new Set([...(this.world.state?.revisions ?? []).map(({ id }) => id), ...replicas.map((r) => r.revision)]);
+    const ids = new Set([
+      ...(this.world.state?.revisions ?? []).map(({ id }) => id),
+      ...replicas.map((r) => r.revision),
+    ]);
     const parts: string[] = [];
     for (const id of ids) {
       const own = replicas.filter((r) => r.revision === id);
@@ -155,13 +196,17 @@ class Scenario {
       if (own.length === 0 && (routed?.percent ?? 0) === 0) continue;
       const asleep = count('asleep') > 0 ? ` ${count('asleep')}z` : '';
       const draining = count('draining') > 0 ? ` ${count('draining')}d` : '';
-      parts.push(`${id.replace('llama-', '')} ${count('ready')}/${live.length}${asleep}${draining} ${routed?.percent ?? 0}%`);
+      parts.push(
+        `${id.replace('llama-', '')} ${count('ready')}/${live.length}${asleep}${draining} ${routed?.percent ?? 0}%`,
+      );
     }
     return parts.join(' | ') || 'nothing';
   }
 
   private conditions(): string[] {
-    const shown = this.last?.conditions.map(({ type, status, reason, message }) => `${type} ${status} ${reason}${message === '' ? '' : `: ${message}`}`);
+    const shown = this.last?.conditions.map(
+      ({ type, status, reason, message }) => `${type} ${status} ${reason}${message === '' ? '' : `: ${message}`}`,
+    );
     return shown ?? [];
   }
 

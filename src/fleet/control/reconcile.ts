@@ -1,5 +1,5 @@
 /** From how many replicas each revision is to have, to what is done about it: wake, start, sleep, stop. Pure. */
-import { type Context, canariesOf, revisionOf, type Tally, trackOf } from './context.ts';
+import { type Context, canariesOf, revisionOf, type Tally, trackOf, UNDONE } from './context.ts';
 import type { Action, ReplicaObserved, RevisionState, ServiceState } from './fleet_state.ts';
 import { describeShortage, footprintOf, grow, type Room, roomOf, shortOf, shrink } from './placement.ts';
 import { victims } from './victims.ts';
@@ -68,7 +68,7 @@ function byNeed({ registers, rollout, revisions }: ServiceState, wants: Readonly
 function stopReason(ctx: Context, state: ServiceState, id: string): string {
   if (ctx.spec.stopped) return 'the service is stopped';
   const failed = revisionOf(state, id)?.failed ?? null;
-  if (failed !== null) return `${id} is given up: ${failed}`;
+  if (failed !== null) return `it ${failed === UNDONE ? 'was' : 'is given up:'} ${failed}`;
   const { target } = state.rollout;
   if (id === target) return ctx.scaleReason;
   return trackOf(ctx, state).includes(id) ? `${target} takes its place` : 'its canary is gone or has become smaller';
@@ -128,11 +128,15 @@ function growRevision(
   }
   if (count > 0) actions.push({ kind: 'start', service: ctx.spec.id, revision: id, count, asleep: false });
   const got = live.length + woken.length + count;
-  const reason = id === state.registers.latestRolledOut || id === state.rollout.target ? ctx.scaleReason : 'canary';
+  const { target } = state.rollout;
+  const stable = state.registers.latestRolledOut;
+  const isRolling = target !== stable && stable !== null;
+  const isOfTrack = id === stable || id === target;
+  const reason = !isOfTrack ? 'canary' : isRolling ? `${stable} to ${target}` : ctx.scaleReason;
   if (got > live.length) ctx.log('ScaledUp', `${id}: ${live.length} -> ${got} replicas: ${reason}`);
   if (short !== null) {
-    const stable = revisionOf(state, state.registers.latestRolledOut);
-    const freed = stable === null ? null : footprintOf(stable.template, stable.id, ctx.observed.machine);
+    const old = revisionOf(state, stable);
+    const freed = old === null ? null : footprintOf(old.template, old.id, ctx.observed.machine);
     const fitsInPlace =
       freed !== null &&
       (freed[short === 'memory' ? 'memoryBytes' : 'cpuMilli'] === null ||

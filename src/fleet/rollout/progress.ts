@@ -18,6 +18,9 @@ import { cannotShare, KEEP_OLD_MS, targetReplicas } from './strategy.ts';
 /** Restarts of a replica that was never ready, after which its revision gets no more. By the back-off: 150 s and five starts. */
 export const MAX_FAILED_STARTS = 5;
 
+/** Begins what the deadline says. */
+export const NO_PROGRESS = 'made no progress';
+
 /** One look. The registers and the rollout of the answer are what the plan of this tick is made from. */
 export function advanceRollout(ctx: Context, before: ServiceState): ServiceState {
   let state = noteReady(ctx, before);
@@ -39,7 +42,7 @@ export function withRollout(state: ServiceState, change: Partial<RolloutState>):
 function served(ctx: Context, state: ServiceState, change: Partial<RolloutState>): ServiceState {
   const revision = state.rollout.target as string;
   const isBack = state.rollout.phase === 'rollingBack';
-  ctx.log(isBack ? 'RolledBack' : 'RolledOut', isBack ? `${revision}: ${state.rollout.reason}` : revision);
+  ctx.log(isBack ? 'RolledBack' : 'RolledOut', isBack ? `to ${revision}; ${state.rollout.reason}` : revision);
   const registers = nextRegisters(state.registers, { kind: 'served', revision });
   return { ...withRollout(state, { analysis: null, ...change }), registers };
 }
@@ -47,7 +50,8 @@ function served(ctx: Context, state: ServiceState, change: Partial<RolloutState>
 function noteReady(ctx: Context, before: ServiceState): ServiceState {
   let state = before;
   const { target } = state.rollout;
-  if (target !== null && state.registers.latestReady !== target && ctx.tallyOf(target).available > 0) {
+  const { latestCreated, latestReady } = state.registers;
+  if (target !== null && target === latestCreated && latestReady !== target && ctx.tallyOf(target).available > 0) {
     ctx.log('RevisionReady', target);
     state = { ...state, registers: nextRegisters(state.registers, { kind: 'ready', revision: target }) };
     // Nothing served before it: it gets all requests, whatever the strategy.
@@ -86,11 +90,11 @@ function noteFailedStarts(ctx: Context, before: ServiceState): ServiceState {
   const { target, phase } = state.rollout;
   const failures = target === null ? 0 : failedStarts(ctx, state, target);
   if (target === null || failures === 0) return state;
-  const reason = `${target} ended ${failures} times before it was ready`;
+  const reason = `ended ${failures} times before it was ready`;
   if (state.registers.latestRolledOut !== null) return rollBack(ctx, state, reason);
   if (phase === 'failed') return state;
-  ctx.log('RevisionFailed', reason);
-  return withRollout(state, { phase: 'failed', reason });
+  ctx.log('RevisionFailed', `${target}: ${reason}`);
+  return withRollout(state, { phase: 'failed', reason: `${target}: ${reason}` });
 }
 
 /** The target is given up; the stable revision gets everything. */
@@ -98,7 +102,7 @@ function rollBack(ctx: Context, state: ServiceState, reason: string): ServiceSta
   const { target } = state.rollout;
   const stable = state.registers.latestRolledOut as string;
   if (target === null || target === stable) return state;
-  ctx.log('RollingBack', `to ${stable}: ${reason}`);
+  ctx.log('RollingBack', `to ${stable}; ${target}: ${reason}`);
   const failed = withFailed(state, target, reason);
   const { now } = ctx;
   return withRollout(failed, {
@@ -107,7 +111,7 @@ function rollBack(ctx: Context, state: ServiceState, reason: string): ServiceSta
     stepAt: now,
     progressAt: now,
     analysis: null,
-    reason,
+    reason: `${target}: ${reason}`,
   });
 }
 
@@ -173,7 +177,7 @@ function settle(ctx: Context, state: ServiceState): ServiceState {
   const isWhole = own.available >= trackScale(ctx, state) && countOthers(ctx, state) === 0;
   if (isWhole && !(isNew && ctx.scale === 0)) {
     if (phase === 'rollingBack')
-      ctx.log('RolledBack', reason === '' ? `to ${state.rollout.target}` : `to ${state.rollout.target}: ${reason}`);
+      ctx.log('RolledBack', reason === '' ? `to ${state.rollout.target}` : `to ${state.rollout.target}; ${reason}`);
     else if (phase === 'failed') ctx.log('Recovered', `${state.rollout.target}`);
     return withRollout(state, { phase: 'idle', inPlace: false, reason: '' });
   }
@@ -242,12 +246,12 @@ function checkDeadline(ctx: Context, state: ServiceState): ServiceState {
   const { phase, progressAt, target } = state.rollout;
   const { progressDeadlineMs, analysis } = ctx.spec.rollout;
   if (phase === 'failed' || ctx.now - progressAt <= progressDeadlineMs) return state;
-  const reason = `${target} made no progress for ${Math.round(progressDeadlineMs / 1000)} s`;
-  ctx.log('ProgressDeadlineExceeded', reason);
+  const reason = `${NO_PROGRESS} for ${Math.round(progressDeadlineMs / 1000)} s`;
+  ctx.log('ProgressDeadlineExceeded', `${target}: ${reason}`);
   const stable = state.registers.latestRolledOut;
   const isAlone = trackOf(ctx, state).every((id) => ctx.tallyOf(id).available === 0);
   const goesBack = stable !== null && target !== stable && !isCondemned(state, stable) && phase !== 'rollingBack';
   // Kubernetes leaves it there. Where nothing serves any more, or a judge was asked for, the stable revision comes back.
   if (goesBack && (isAlone || analysis?.rollback === true)) return rollBack(ctx, state, reason);
-  return withRollout(state, { phase: 'failed', reason });
+  return withRollout(state, { phase: 'failed', reason: `${target}: ${reason}` });
 }

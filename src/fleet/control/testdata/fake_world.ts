@@ -115,7 +115,7 @@ export class FakeWorld {
   /** One decision, and what comes of it after `tickMs`. */
   tick(spec: ServiceSpec, scale: number, tickMs = 1000): ServiceDecision {
     this.turn();
-    const decision = decideService(spec, this.state, this.observe(), scale, this.now);
+    const decision = decideService(deepFreeze(spec), deepFreeze(this.state), deepFreeze(this.observe()), scale, this.now);
     this.state = JSON.parse(JSON.stringify(decision.state)) as ServiceState;
     for (const action of decision.actions) this.carryOut(action);
     this.serve(decision);
@@ -123,7 +123,7 @@ export class FakeWorld {
     return decision;
   }
 
-  /** The first `count` ready replicas fail their readiness, or do again what they did. */
+  /** The first `count` ready replicas fail their readiness for 15 s. */
   setUnready(count: number): void {
     for (const p of this.processes.filter(({ replica }) => replica.phase === 'ready').slice(0, count)) {
       p.replica = { ...p.replica, phase: 'unready' };
@@ -146,7 +146,7 @@ export class FakeWorld {
     const { startMs, crashMs } = this.behaviourOf(p.template.model);
     p.startedAt = this.now;
     p.dueAt = this.now + (crashMs ?? startMs);
-    p.replica = { ...p.replica, phase: 'starting', restartAt: null };
+    p.replica = { ...p.replica, phase: 'starting', restarts: p.replica.restarts + 1, restartAt: null };
   }
 
   private started(p: Process): void {
@@ -157,7 +157,7 @@ export class FakeWorld {
     const next = restartAt({ startedAt: p.startedAt, endedAt: this.now, failures: p.failures });
     p.failures = next.failures;
     p.dueAt = next.at;
-    p.replica = { ...p.replica, phase: 'backoff', restarts: p.replica.restarts + 1, restartAt: next.at };
+    p.replica = { ...p.replica, phase: 'backoff', restartAt: next.at };
   }
 
   private carryOut(action: Action): void {
@@ -214,4 +214,11 @@ export class FakeWorld {
       this.stats.set(chosen.id, { ...before, requests: before.requests + 1, errors: before.errors + failed });
     }
   }
+}
+
+/** A decision that changes what it was given throws. */
+export function deepFreeze<T>(value: T): T {
+  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value;
+  for (const entry of Object.values(value)) deepFreeze(entry);
+  return Object.freeze(value);
 }
