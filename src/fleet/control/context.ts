@@ -1,6 +1,7 @@
 /** What the stages of one decision share: the inputs, and the replicas counted by revision. */
 import type { CanarySpec, ServiceSpec } from '../spec/fleet_spec.ts';
 import type { FleetEvent, ReplicaObserved, RevisionState, ServiceObserved, ServiceState } from './fleet_state.ts';
+import { footprintOf, roomOf, shortOf } from './placement.ts';
 
 /** Replicas of one revision. */
 export interface Tally {
@@ -145,4 +146,13 @@ export function isSplit({ spec }: Context, { rollout, registers }: ServiceState)
   const { canaryTrafficPercent } = spec;
   const differs = registers.latestRolledOut !== null && rollout.target !== registers.latestRolledOut;
   return canaryTrafficPercent !== null && canaryTrafficPercent < 100 && differs && rollout.phase !== 'rollingBack';
+}
+
+/** All that was started is there, nothing is about to leave, and the machine has no room for another replica of the target. */
+export function isFull(ctx: Context, state: ServiceState): boolean {
+  const target = revisionOf(state, state.rollout.target);
+  if (target === null || ctx.observed.replicas.some(({ phase }) => phase === 'draining')) return false;
+  if (trackOf(ctx, state).some((id) => ctx.tallyOf(id).count > ctx.tallyOf(id).available)) return false;
+  const footprint = footprintOf(target.template, target.id, ctx.observed.machine);
+  return ctx.tallyOf(target.id).asleep.length === 0 && shortOf(roomOf(ctx.observed.machine), footprint) !== null;
 }

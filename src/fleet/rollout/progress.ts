@@ -3,6 +3,7 @@ import {
   type Context,
   canariesOf,
   isCondemned,
+  isFull,
   isSplit,
   revisionOf,
   type Tally,
@@ -174,7 +175,7 @@ function settle(ctx: Context, state: ServiceState): ServiceState {
   if (phase === 'promoting') return withRollout(state, { phase: 'idle', inPlace: false, reason: '' });
   const own = ctx.tallyOf(state.rollout.target);
   const isNew = state.registers.latestRolledOut === null;
-  const isWhole = own.available >= trackScale(ctx, state) && countOthers(ctx, state) === 0;
+  const isWhole = countOthers(ctx, state) === 0 && hasAll(ctx, state, own, trackScale(ctx, state));
   if (isWhole && !(isNew && ctx.scale === 0)) {
     if (phase === 'rollingBack')
       ctx.log('RolledBack', reason === '' ? `to ${state.rollout.target}` : `to ${state.rollout.target}; ${reason}`);
@@ -190,16 +191,22 @@ function step(ctx: Context, before: ServiceState): ServiceState {
   const { strategy } = ctx.spec.rollout;
   const { phase } = state.rollout;
   if (isSplit(ctx, state)) return checkDeadline(ctx, state);
-  if (strategy === 'canary' && (phase === 'progressing' || phase === 'failed')) {
+  const isBeforeLast = state.rollout.step < ctx.spec.rollout.steps.length;
+  if (strategy === 'canary' && isBeforeLast && (phase === 'progressing' || phase === 'failed')) {
     state = nextStep(ctx, state, own);
     if (state.rollout.phase !== 'promoting') return checkDeadline(ctx, state);
   }
-  const isWhole = own.available >= trackScale(ctx, state);
-  const isSwitched = strategy === 'blueGreen' && !state.rollout.inPlace;
-  if (isWhole && isSwitched) return served(ctx, state, { phase: 'promoting', stepAt: ctx.now, reason: '' });
-  if (isWhole && countOthers(ctx, state) === 0)
+  const scale = trackScale(ctx, state);
+  if (strategy === 'blueGreen' && !state.rollout.inPlace) {
+    if (own.available >= scale) return served(ctx, state, { phase: 'promoting', stepAt: ctx.now, reason: '' });
+  } else if (countOthers(ctx, state) === 0 && hasAll(ctx, state, own, scale))
     return served(ctx, state, { phase: 'idle', inPlace: false, reason: '' });
   return checkDeadline(ctx, state);
+}
+
+/** All that are wanted are available, or all that the machine has room for. */
+function hasAll(ctx: Context, state: ServiceState, own: Tally, want: number): boolean {
+  return own.available >= want || (own.available > 0 && isFull(ctx, state));
 }
 
 /** Canary steps: a step counts from when all its replicas are available, for as long as they are. */
@@ -208,7 +215,9 @@ function nextStep(ctx: Context, state: ServiceState, own: Tally): ServiceState {
   const { step, stepAt, target } = state.rollout;
   const current = steps[step];
   if (current === undefined || current.percent >= 100 || cannotShare(ctx, state)) return promote(ctx, state);
-  if (own.available < targetReplicas(ctx, state)) return withRollout(state, { stepAt: ctx.now });
+  const isReached = own.available >= targetReplicas(ctx, state);
+  if (!isReached && !(state.rollout.inPlace && hasAll(ctx, state, own, Infinity)))
+    return withRollout(state, { stepAt: ctx.now });
   if (ctx.now - stepAt < current.pauseMs) return state;
   const next = steps[step + 1];
   if (next !== undefined && next.percent < 100) {
@@ -231,7 +240,7 @@ function promote(ctx: Context, state: ServiceState): ServiceState {
 
 /** What the deadline counts from: the last replica that was made or became ready, or when nothing was missing. */
 function noteProgress(ctx: Context, state: ServiceState, own: Tally): ServiceState {
-  const isMissing = own.available < targetReplicas(ctx, state);
+  const isMissing = !hasAll(ctx, state, own, targetReplicas(ctx, state));
   // Old ones may take their grace time to end, and only then is there room.
   const isDraining = ctx.observed.replicas.some(({ phase }) => phase === 'draining') && own.count === own.available;
   const times = own.live.flatMap(({ createdAt, readyAt }) => [createdAt, readyAt ?? createdAt]);

@@ -2,7 +2,7 @@
  * How many replicas each revision is to have next: one step of a rolling update as Kubernetes' Deployment controller makes it
  * (pkg/controller/deployment/rolling.go), and the other strategies. Pure; asked again each tick with what came of it.
  */
-import { type Context, isCondemned, isSplit, type Tally, trackOf, trackScale } from '../control/context.ts';
+import { type Context, isCondemned, isFull, isSplit, type Tally, trackOf, trackScale } from '../control/context.ts';
 import type { ServiceState } from '../control/fleet_state.ts';
 import type { RolloutSpec } from '../spec/fleet_spec.ts';
 
@@ -114,14 +114,33 @@ function roll(ctx: Context, state: ServiceState, target: string, olds: readonly 
   if (state.rollout.inPlace) {
     surge = 0;
     unavailable = Math.max(1, unavailable);
+    // Fewer run than are wanted, for want of room: still one of them has to go.
+    const available = trackOf(ctx, state).reduce((sum, id) => sum + ctx.tallyOf(id).available, 0);
+    if (available <= scale - unavailable && isFull(ctx, state)) unavailable = scale - available + 1;
   } else if (percent !== null && surge > 0) unavailable = 0; // The stable revision stays whole until the canary is ready.
-  const isShared = percent !== null || isHeld(state);
-  const oldWant = isShared ? Math.max(scale > 0 && percent !== null ? 1 : 0, scale - newWant) : 0;
+  const oldWant = oldReplicas(ctx, state, scale, newWant);
   const isProven = state.registers.latestReady === target || ctx.tallyOf(target).available > 0;
-  const oldFloor = stable === null || stable === target ? 0 : Math.max(oldWant, isProven ? 0 : scale - unavailable);
+  const oldFloor = Math.max(oldWant, isProven ? 0 : scale - unavailable);
   const order = [...olds].sort((a, b) => Number(a === stable) - Number(b === stable));
-  const floorOf = oldFloor > 0 && stable !== null && !isCondemned(state, stable) ? stable : null;
-  return rollStep({ scale, surge, unavailable, newWant, oldWant, oldFloor }, ctx, target, order, floorOf);
+  // Where places are taken, the old ones do not come back while this lasts.
+  const isKept = stable !== null && stable !== target && !isCondemned(state, stable) && !state.rollout.inPlace;
+  return rollStep(
+    { scale, surge, unavailable, newWant, oldWant, oldFloor },
+    ctx,
+    target,
+    order,
+    isKept ? stable : null,
+  );
+}
+
+/** What the revisions beside the target keep: nothing, unless the requests are shared or the rollout is paused. */
+function oldReplicas(ctx: Context, state: ServiceState, scale: number, newWant: number): number {
+  if (isHeld(state)) return Math.max(0, scale - newWant);
+  if (targetPercent(ctx, state) === null || scale === 0) return 0;
+  if (!state.rollout.inPlace) return Math.max(1, scale - newWant);
+  const sum = (id: string) => ctx.tallyOf(id).count + ctx.tallyOf(id).draining.length;
+  const held = trackOf(ctx, state).reduce((total, id) => total + sum(id), 0);
+  return Math.max(1, Math.min(scale, held) - newWant);
 }
 
 function rollStep(roll: Roll, ctx: Context, target: string, olds: readonly string[], stable: string | null) {
