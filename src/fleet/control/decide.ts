@@ -8,7 +8,7 @@ import { initialState, reviseTemplates } from '../rollout/revisions.ts';
 import { planReplicas } from '../rollout/strategy.ts';
 import type { ServiceSpec } from '../spec/fleet_spec.ts';
 import { conditionsOf } from './conditions.ts';
-import { type Context, isSplit, makeContext, trackScale } from './context.ts';
+import { type Context, isSplit, makeContext, trackOf, trackScale } from './context.ts';
 import type { Action, FleetEvent, ServiceDecision, ServiceObserved, ServiceState } from './fleet_state.ts';
 import { type Reconciled, reconcile } from './reconcile.ts';
 import { routeOf } from './route.ts';
@@ -48,8 +48,8 @@ function decideStopped(ctx: Context, before: ServiceState, events: readonly Flee
 
 /** Says once what a start lacks, and lets a rollout that has no room beside the old replicas take their places. */
 function noteRefusals(ctx: Context, state: ServiceState, { actions, refusals }: Reconciled): ServiceState {
-  const { rollout, registers } = state;
-  const isRolling = registers.latestRolledOut !== null && rollout.target !== registers.latestRolledOut;
+  const { rollout } = state;
+  const isRolling = trackOf(ctx, state).some((id) => id !== rollout.target && ctx.tallyOf(id).count > 0);
   const [first] = refusals;
   if (first === undefined) return state.blocked === null || isRolling ? state : { ...state, blocked: null };
   const blocked = `${first.short} for ${first.revision}`;

@@ -237,6 +237,33 @@ describe('decideService', () => {
     );
   }, 60_000);
 
+  test('a sound revision is rolled out, however little room there is', () => {
+    const soundArb = behaviourArb.map((behaviour) => ({
+      ...behaviour,
+      crashMs: null,
+      startMs: Math.min(behaviour.startMs, 10_000),
+    }));
+    const events = fc.oneof(templateArb, scaleArb, unreadyArb);
+    const cases = fc.record({
+      run: caseArb(events, ['rolling', 'canary', 'blueGreen', 'recreate'], true),
+      behaviours: fc.record({ v2: soundArb, v3: soundArb, v4: soundArb }),
+    });
+    fc.assert(
+      fc.property(cases, ({ run, behaviours }) => {
+        const last: Event = { kind: 'scale', scale: run.scale, wait: 0 };
+        const { world, advance } = play({ ...run, behaviours, events: [...run.events, last] }, () => {});
+        advance(1200);
+        const { registers, rollout } = world.state as ServiceState;
+        expect([registers.latestRolledOut, rollout.target]).toEqual([registers.latestCreated, registers.latestCreated]);
+        expect(rollout.phase).toBe('idle');
+        expect(live(world).every(({ revision }) => revision === registers.latestCreated)).toBe(true);
+        const room = run.machineGib === null ? Infinity : Math.floor(run.machineGib / 4);
+        expect(live(world).length).toBe(Math.min(run.scale, room));
+      }),
+      settings(60, 16),
+    );
+  }, 60_000);
+
   test('a rollback ends with the stable revision at 100%', () => {
     const faultArb = fc.constantFrom<Behaviour>(
       { ...HEALTHY, errors: 1 },

@@ -1,6 +1,6 @@
 /** From how many replicas each revision is to have, to what is done about it: wake, start, sleep, stop. Pure. */
 import { type Context, canariesOf, revisionOf, type Tally, trackOf, UNDONE } from './context.ts';
-import type { Action, ReplicaObserved, RevisionState, ServiceState } from './fleet_state.ts';
+import type { Action, Footprint, ReplicaObserved, RevisionState, ServiceState } from './fleet_state.ts';
 import { describeShortage, footprintOf, grow, type Room, roomOf, shortOf, shrink } from './placement.ts';
 import { victims } from './victims.ts';
 
@@ -9,7 +9,7 @@ export interface Refusal {
   readonly revision: string;
   readonly short: 'memory' | 'cpu';
   readonly text: string;
-  /** With the room of one replica of the stable revision it would fit. */
+  /** With the room of one replica of another revision it would fit. */
   readonly fitsInPlace: boolean;
 }
 
@@ -135,15 +135,19 @@ function growRevision(
   const reason = !isOfTrack ? 'canary' : isRolling ? `${stable} to ${target}` : ctx.scaleReason;
   if (got > live.length) ctx.log('ScaledUp', `${id}: ${live.length} -> ${got} replicas: ${reason}`);
   if (short !== null) {
-    const old = revisionOf(state, stable);
-    const freed = old === null ? null : footprintOf(old.template, old.id, ctx.observed.machine);
-    const fitsInPlace =
-      freed !== null &&
-      (freed[short === 'memory' ? 'memoryBytes' : 'cpuMilli'] === null ||
-        shortOf(grow(room, freed), footprint) === null);
+    const fitsInPlace = trackOf(ctx, state)
+      .filter((other) => other !== id && ctx.tallyOf(other).count > 0)
+      .map((other) => footprintOf((revisionOf(state, other) as RevisionState).template, other, ctx.observed.machine))
+      .some((freed) => fitsAfter(room, freed, footprint));
     refusals.push({ revision: id, short, text: describeShortage(short, room, footprint), fitsInPlace });
   }
   return room;
+}
+
+/** What nobody knows of the one that goes may be enough. */
+function fitsAfter(room: Room, freed: Footprint, footprint: Footprint): boolean {
+  const short = shortOf(grow(room, freed), footprint);
+  return short === null || freed[short === 'memory' ? 'memoryBytes' : 'cpuMilli'] === null;
 }
 
 /** Asleep ones are made once everything that serves is there: loading is what takes the machine. */

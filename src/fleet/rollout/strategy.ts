@@ -29,10 +29,13 @@ export function targetPercent(ctx: Context, state: ServiceState): number | null 
   return percent >= 100 ? null : percent;
 }
 
-/** One replica, and no room for another beside it. */
+/** One replica, by what is wanted or what fits, and no room for another beside it. */
 export function cannotShare(ctx: Context, state: ServiceState): boolean {
   const scale = trackScale(ctx, state);
-  return scale <= 1 && (state.rollout.inPlace || bounds(ctx.spec.rollout, scale).surge === 0);
+  const { inPlace } = state.rollout;
+  if (scale <= 1) return inPlace || bounds(ctx.spec.rollout, scale).surge === 0;
+  const running = trackOf(ctx, state).reduce((sum, id) => sum + ctx.tallyOf(id).count, 0);
+  return inPlace && running <= 1 && isFull(ctx, state);
 }
 
 /** Replicas that the target is to have in the end of this step. */
