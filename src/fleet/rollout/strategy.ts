@@ -46,7 +46,15 @@ export function targetReplicas(ctx: Context, state: ServiceState): number {
   const isKnown = state.registers.latestReady === state.rollout.target;
   // Nobody asked for it: it has shown that it starts, and may sleep like the rest of a service that goes to zero.
   if (percent === 0 && isKnown && ctx.spec.scaling.minReplicas === 0) return 0;
-  return Math.max(1, Math.ceil((scale * percent) / 100));
+  // One old replica stays as long as there are shares.
+  const surge = state.rollout.inPlace ? 0 : surgeOf(ctx, state, scale);
+  return Math.max(1, Math.min(Math.ceil((scale * percent) / 100), scale + surge - 1));
+}
+
+/** A split needs two revisions, whatever `maxSurge` says. */
+function surgeOf(ctx: Context, state: ServiceState, scale: number): number {
+  const { surge } = bounds(ctx.spec.rollout, scale);
+  return isSplit(ctx, state) ? Math.max(1, surge) : surge;
 }
 
 /** Replicas by revision for the next moment; one that is not named gets none. */
@@ -108,12 +116,11 @@ interface Roll {
 
 function roll(ctx: Context, state: ServiceState, target: string, olds: readonly string[], scale: number) {
   const stable = state.registers.latestRolledOut;
-  const limits = bounds(ctx.spec.rollout, scale);
   const percent = targetPercent(ctx, state);
   const want = targetReplicas(ctx, state);
   const newWant = isHeld(state) ? Math.min(want, ctx.tallyOf(target).count) : want;
-  let { surge, unavailable } = limits;
-  if (isSplit(ctx, state)) surge = Math.max(1, surge);
+  let surge = surgeOf(ctx, state, scale);
+  let { unavailable } = bounds(ctx.spec.rollout, scale);
   if (state.rollout.inPlace) {
     surge = 0;
     unavailable = Math.max(1, unavailable);
