@@ -197,8 +197,7 @@ describe('decideService', () => {
     const events = fc.oneof(templateArb, commandEventArb);
     fc.assert(
       fc.property(caseArb(events, ['rolling', 'canary', 'blueGreen'], false), (run) => {
-        const sound = { ...run, behaviours: { ...run.behaviours } };
-        play(sound, ({ world, spec, scale, tick }) => {
+        play(run, ({ world, spec, scale, tick }) => {
           if (tick < 10) return;
           const available = live(world).filter(({ phase }) => phase === 'ready').length;
           expect(available).toBeGreaterThanOrEqual(scale - bounds(spec.rollout, scale).unavailable);
@@ -233,7 +232,7 @@ describe('decideService', () => {
         advance(1000);
         expect(late).toEqual([]);
       }),
-      settings(60, 14),
+      settings(40, 14),
     );
   }, 60_000);
 
@@ -260,7 +259,7 @@ describe('decideService', () => {
         const room = run.machineGib === null ? Infinity : Math.floor(run.machineGib / 4);
         expect(live(world).length).toBe(Math.min(run.scale, room));
       }),
-      settings(60, 16),
+      settings(30, 16),
     );
   }, 60_000);
 
@@ -326,7 +325,7 @@ describe('decideService', () => {
         expect(types.has('RolledBack')).toBe(true);
         expect(world.replicas.every(({ revision }) => revision === 'llama-00001')).toBe(true);
       }),
-      settings(60, 15),
+      settings(30, 15),
     );
   }, 60_000);
 });
