@@ -1,4 +1,5 @@
 /** What the stages of one decision share: the inputs, and the replicas counted by revision. */
+import { trafficTargets } from '../rollout/registers.ts';
 import type { CanarySpec, ServiceSpec } from '../spec/fleet_spec.ts';
 import type { FleetEvent, ReplicaObserved, RevisionState, ServiceObserved, ServiceState } from './fleet_state.ts';
 import { footprintOf, roomOf, shortOf } from './placement.ts';
@@ -141,11 +142,10 @@ export function trackScale(ctx: Context, state: ServiceState): number {
   return Math.max(1, ctx.scale - taken);
 }
 
-/** `canaryTrafficPercent` splits the requests between the stable revision and the target. */
+/** `canaryTrafficPercent` splits the requests between the stable revision and the target, which may not be ready yet. */
 export function isSplit({ spec }: Context, { rollout, registers }: ServiceState): boolean {
-  const { canaryTrafficPercent } = spec;
-  const differs = registers.latestRolledOut !== null && rollout.target !== registers.latestRolledOut;
-  return canaryTrafficPercent !== null && canaryTrafficPercent < 100 && differs && rollout.phase !== 'rollingBack';
+  const onceReady = { ...registers, latestReady: rollout.target };
+  return rollout.phase !== 'rollingBack' && trafficTargets(onceReady, spec.canaryTrafficPercent, false).length > 1;
 }
 
 /** All that was started is there, nothing is about to leave, and the machine has no room for another replica of the target. */
