@@ -65,19 +65,12 @@ export function decideHpa(
   if (replicas === 0) {
     return keep(withCondition(before, 'active', '-ScalingDisabled'), replicas, false, NO_TRACE);
   }
-  if (replicas > policy.maxReplicas) {
-    const reason = 'Current number of replicas above Spec.MaxReplicas';
+  const within = bounded(replicas, policy.minReplicas, policy.maxReplicas);
+  if (within.beyond !== null) {
+    const side = within.beyond === 'most' ? 'above Spec.MaxReplicas' : 'below Spec.MinReplicas';
+    const reason = `Current number of replicas ${side}`;
     return change(policy, before, observed, now, {
-      replicas: policy.maxReplicas,
-      reason,
-      failed: false,
-      trace: NO_TRACE,
-    });
-  }
-  if (replicas < policy.minReplicas) {
-    const reason = 'Current number of replicas below Spec.MinReplicas';
-    return change(policy, before, observed, now, {
-      replicas: policy.minReplicas,
+      replicas: within.replicas,
       reason,
       failed: false,
       trace: NO_TRACE,
@@ -134,23 +127,26 @@ interface Normalized {
 function normalize(policy: HpaPolicy, memory: HpaMemory, current: number, wanted: number, now: number): Normalized {
   const stable = stabilized(memory, wanted, now, DOWNSCALE_WINDOW_MS);
   const limit = Math.max(2 * current, 4);
-  const most = Math.min(policy.maxReplicas, limit);
-  const replicas = Math.min(most, Math.max(policy.minReplicas, stable.replicas));
-  const why =
-    stable.replicas < policy.minReplicas
-      ? 'TooFewReplicas'
-      : stable.replicas > most
-        ? policy.maxReplicas > limit
-          ? 'ScaleUpLimit'
-          : 'TooManyReplicas'
-        : '-DesiredWithinRange';
+  const { replicas, beyond } = bounded(stable.replicas, policy.minReplicas, Math.min(policy.maxReplicas, limit));
+  const above = policy.maxReplicas > limit ? 'ScaleUpLimit' : 'TooManyReplicas';
+  const why = beyond === 'least' ? 'TooFewReplicas' : beyond === 'most' ? above : '-DesiredWithinRange';
   const able = stable.replicas === wanted ? 'ReadyForNewScale' : 'ScaleDownStabilized';
   return {
-    replicas: stable.replicas < policy.minReplicas ? policy.minReplicas : replicas,
+    replicas,
     stabilized: stable.replicas,
     limit,
     memory: withCondition(withCondition(stable.memory, 'able', able), 'limited', why),
   };
+}
+
+/** Held between two bounds, and which one it was beyond. */
+function bounded(
+  count: number,
+  least: number,
+  most: number,
+): { readonly replicas: number; readonly beyond: 'least' | 'most' | null } {
+  if (count < least) return { replicas: least, beyond: 'least' };
+  return count > most ? { replicas: most, beyond: 'most' } : { replicas: count, beyond: null };
 }
 
 function normalizeWithBehavior(
