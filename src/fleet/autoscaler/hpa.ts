@@ -1,7 +1,8 @@
 /**
- * The HorizontalPodAutoscaler of Kubernetes (autoscaling/v2, read at 1.36.3) for external metrics: one evaluation as a function
- * of what is seen and what is remembered. Replayed against histories of the real controller, field by field (hpa.test.ts).
- * Resource, Pods and Object metrics and the alpha gate HPAScaleToZero are not covered.
+ * The HorizontalPodAutoscaler of Kubernetes (autoscaling/v2, read at 1.36.3) for external and resource metrics: one evaluation as
+ * a function of what is seen and what is remembered. Replayed for external metrics against histories of the real controller,
+ * field by field (hpa.test.ts). Resource metrics know ready pods and others, not which pods lack a measurement; Pods and Object
+ * metrics and the alpha gate HPAScaleToZero are not covered.
  */
 import { type ScalingBehavior, scaleDownLimit, scaleUpLimit, tolerances } from './hpa_behavior.ts';
 import { type HpaMemory, initialMemory, rescaled, stabilized, stabilizedWithBehavior } from './hpa_memory.ts';

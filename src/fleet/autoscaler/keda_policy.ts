@@ -85,7 +85,8 @@ export interface TriggerSpec {
 const DEFAULT_COOLDOWN_S = 300;
 const DEFAULT_MAX_REPLICAS = 100;
 
-const METRIC_TRIGGER = 'prometheus';
+/** Triggers with one: KEDA calls it `s0-prometheus`. */
+const METRIC_TRIGGERS: readonly string[] = ['prometheus', 'cron'];
 
 /** Triggers without a metric of KEDA's own. */
 const RESOURCE_TRIGGERS: readonly string[] = ['cpu', 'memory'];
@@ -122,8 +123,8 @@ function admit({ idleReplicaCount, minReplicaCount, maxReplicaCount, fallback, t
   const names = triggers.flatMap(({ name }) => (name ? [name] : []));
   const twice = names.find((name, at) => names.indexOf(name) !== at);
   if (twice !== undefined) refuse(`two triggers are named "${twice}"`);
-  const unknown = triggers.find(({ type }) => type !== METRIC_TRIGGER && !RESOURCE_TRIGGERS.includes(type));
-  if (unknown) refuse(`trigger type "${unknown.type}" is not supported (prometheus, cpu, memory are)`);
+  const unknown = triggers.find(({ type }) => !METRIC_TRIGGERS.includes(type) && !RESOURCE_TRIGGERS.includes(type));
+  if (unknown) refuse(`trigger type "${unknown.type}" is not supported (${[...METRIC_TRIGGERS, ...RESOURCE_TRIGGERS].join(', ')} are)`);
 }
 
 function triggerPolicy(trigger: TriggerSpec, index: number): KedaTrigger {
