@@ -237,10 +237,10 @@ function whenInactive(
   return idle;
 }
 
-/** Go's spellings of false; anything else that is there, '' included, means yes. */
 const FALSE = ['0', 'f', 'F', 'false', 'FALSE', 'False'];
 
-function annotated(annotations: KedaPollObserved['annotations'], name: string): boolean {
+/** An annotation that is there and is not one of Go's spellings of false, '' included, means yes. */
+export function annotated(annotations: KedaPollObserved['annotations'], name: string): boolean {
   return Object.hasOwn(annotations, name) && !FALSE.includes(annotations[name] as string);
 }
 
