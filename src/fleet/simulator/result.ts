@@ -247,7 +247,7 @@ function longestOver(rows: readonly TimelineRow[], mostMs: number): number {
     if (isOver) {
       since ??= rows[at - 1]?.atMs ?? 0;
       longest = Math.max(longest, atMs - since);
-    } else if (ttftP95Ms !== null) since = null;
+    } else since = null;
   }
   return longest;
 }
