@@ -224,7 +224,7 @@ function invariants({ gateway, options, service, boundsBroken, rows, endedAt }: 
     {
       name: 'none refused at zero',
       holds: gateway.lostAtZero === 0,
-      text: `${gateway.lostAtZero} refused or given up while there was no replica`,
+      text: `${gateway.lostAtZero} refused or given up while no replica was ready`,
     },
     { name: 'few flaps', holds: flaps <= allowed, text: `${flaps} of at most ${allowed}` },
     ...(ttftMs === null

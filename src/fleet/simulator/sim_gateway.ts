@@ -15,7 +15,7 @@ export class SimGateway {
   readonly endMs: Float64Array;
   readonly outcomes: Uint8Array;
   arrived = 0;
-  /** Refused or given up while there was no replica. */
+  /** Refused or given up while no replica was ready. */
   lostAtZero = 0;
   inFlight = 0;
   private readonly limits: QueueSpec;
@@ -43,11 +43,11 @@ export class SimGateway {
   }
 
   /** Counts it, and holds it unless the queue is full. */
-  arrive(request: number, now: number, isAtZero: boolean): void {
+  arrive(request: number, now: number, isCold: boolean): void {
     this.arrived++;
     this.lastActiveAt = now;
     if (this.waiting < this.limits.maxRequests) this.queue.push(request);
-    else this.close(request, OUTCOMES.refused, now, isAtZero);
+    else this.close(request, OUTCOMES.refused, now, isCold);
   }
 
   /** The next one held, or -1. */
@@ -70,13 +70,13 @@ export class SimGateway {
   }
 
   /** Held too long. */
-  expire(now: number, isAtZero: boolean): void {
-    const ttlMs = isAtZero ? this.limits.coldTtlMs : this.limits.ttlMs;
+  expire(now: number, isCold: boolean): void {
+    const ttlMs = isCold ? this.limits.coldTtlMs : this.limits.ttlMs;
     while (this.head < this.queue.length) {
       const request = this.queue[this.head] as number;
       if (now - (this.arrivals.atMs[request] as number) <= ttlMs) return;
       this.head++;
-      this.close(request, OUTCOMES.expired, now, isAtZero);
+      this.close(request, OUTCOMES.expired, now, isCold);
     }
   }
 
@@ -130,11 +130,11 @@ export class SimGateway {
     return { epoch: 'simulated', tableVersion: 1, at: now, services: { [service]: of } };
   }
 
-  private close(request: number, outcome: number, now: number, isAtZero: boolean): void {
+  private close(request: number, outcome: number, now: number, isCold: boolean): void {
     this.outcomes[request] = outcome;
     this.endMs[request] = now;
     this.counts.refused++;
-    if (isAtZero) this.lostAtZero++;
+    if (isCold) this.lostAtZero++;
   }
 }
 

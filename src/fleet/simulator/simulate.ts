@@ -140,7 +140,7 @@ class Simulation {
 
   private arrive(request: number): void {
     const isAtZero = this.replicas.servingCount === 0;
-    this.gateway.arrive(request, this.now, isAtZero);
+    this.gateway.arrive(request, this.now, this.replicas.readyCount === 0);
     this.dispatch();
     // The gateway tells the control loop at once that there is something to wake for.
     if (isAtZero && !this.controlPending) {
@@ -219,7 +219,7 @@ class Simulation {
     const { now } = this;
     if (now >= this.options.measureFromMs) this.baseline ??= this.replicas.usage(now);
     if (!isRegular) this.controlPending = false;
-    this.gateway.expire(now, this.replicas.servingCount === 0);
+    this.gateway.expire(now, this.replicas.readyCount === 0);
     this.scraper.observe(now);
     const at = this.options.startAt + now;
     const seen: ControlSeen = {
