@@ -1,11 +1,13 @@
 /** Arithmetic on histograms of latencies (`counts[i]` of values up to `bounds[i]`, the last of those above all). */
 import type { Histogram } from '../gateway/routing_table.ts';
 
+export const FINE_GROWTH = 1.145;
+
 /**
  * Bounds fine enough to learn a latency from, ms: from 1 ms to some 20 minutes by steps of a seventh. With the buckets that vLLM
  * exports, a whole range of loads would show one and the same percentile.
  */
-export const FINE_BOUNDS_MS: readonly number[] = Array.from({ length: 105 }, (_, at) => 1.145 ** at);
+export const FINE_BOUNDS_MS: readonly number[] = Array.from({ length: 105 }, (_, at) => FINE_GROWTH ** at);
 
 const EMPTY: Histogram = { bounds: [], counts: [], sum: 0 };
 

@@ -29,7 +29,8 @@ const PERIOD_MS = 10_000;
 /** Of the averages and percentiles that are learned from. */
 const WINDOW_MS = 60_000;
 const DEFAULT_START_MS = 60_000;
-const MIN_HOLD_MS = 120_000;
+/** As the stabilisation window of the HPA: what was needed five minutes ago is needed again soon. */
+const MIN_HOLD_MS = 300_000;
 const MAX_HOLD_MS = 600_000;
 /** Standard deviations of chance that there is room for, and usual errors of the forecast. */
 const ROOM_FOR_CHANCE = 1;

@@ -114,6 +114,7 @@ export class Scraper {
       }),
     );
     this.samples = withReplicaSample(this.samples, { at, replicas: gauges });
+    if (!this.queries.some(({ kind }) => kind === 'promql')) return;
     for (const { id, running, waiting, kvCacheUsage } of gauges) {
       for (const [place, value] of [running, waiting, kvCacheUsage].entries()) {
         this.store.add(GAUGES[place] as string, this.labels(id), at, value as number);

@@ -1,6 +1,6 @@
 /** The gateway in virtual time: holds what no replica can take, sends to the replica with the least, counts as the real one does. */
-import { FINE_BOUNDS_MS } from '../autoscaler/histogram.ts';
-import type { GatewayStats } from '../gateway/routing_table.ts';
+import { FINE_BOUNDS_MS, FINE_GROWTH } from '../autoscaler/histogram.ts';
+import type { GatewayStats, Histogram } from '../gateway/routing_table.ts';
 import type { QueueSpec } from '../spec/fleet_spec.ts';
 import type { Arrivals } from './arrivals.ts';
 
@@ -8,6 +8,7 @@ import type { Arrivals } from './arrivals.ts';
 export const OUTCOMES = { open: 0, completed: 1, refused: 2, expired: 3, broken: 4 } as const;
 
 const REVISION = 'simulated';
+const LOG_GROWTH = Math.log(FINE_GROWTH);
 
 export class SimGateway {
   readonly arrivals: Arrivals;
@@ -23,8 +24,8 @@ export class SimGateway {
   private head = 0;
   private lastActiveAt: number | null = null;
   private readonly counts = { refused: 0, completed: 0, errors: 0, promptTokens: 0, outputTokens: 0 };
-  private readonly ttft = { counts: new Array<number>(FINE_BOUNDS_MS.length + 1).fill(0), sum: 0 };
-  private readonly tpot = { counts: new Array<number>(FINE_BOUNDS_MS.length + 1).fill(0), sum: 0 };
+  private readonly ttft = new Latencies();
+  private readonly tpot = new Latencies();
 
   constructor(arrivals: Arrivals, limits: QueueSpec) {
     this.arrivals = arrivals;
@@ -82,7 +83,7 @@ export class SimGateway {
 
   firstToken(request: number, now: number): void {
     this.firstTokenMs[request] = now;
-    observe(this.ttft, now - (this.arrivals.atMs[request] as number));
+    this.ttft.observe(now - (this.arrivals.atMs[request] as number));
   }
 
   ended(request: number, now: number): void {
@@ -94,7 +95,7 @@ export class SimGateway {
     this.counts.completed++;
     this.counts.promptTokens += this.arrivals.promptTokens[request] as number;
     this.counts.outputTokens += tokens;
-    if (tokens > 1) observe(this.tpot, (now - (this.firstTokenMs[request] as number)) / (tokens - 1));
+    if (tokens > 1) this.tpot.observe((now - (this.firstTokenMs[request] as number)) / (tokens - 1));
   }
 
   broken(requests: readonly number[], now: number): void {
@@ -114,8 +115,8 @@ export class SimGateway {
       errors,
       promptTokens,
       outputTokens,
-      ttftMs: { bounds: FINE_BOUNDS_MS, counts: [...this.ttft.counts], sum: this.ttft.sum },
-      tpotMs: { bounds: FINE_BOUNDS_MS, counts: [...this.tpot.counts], sum: this.tpot.sum },
+      ttftMs: this.ttft.histogram,
+      tpotMs: this.tpot.histogram,
     };
     const { arrived: arrivals, waiting, inFlight, lastActiveAt } = this;
     const of = {
@@ -138,9 +139,26 @@ export class SimGateway {
   }
 }
 
-function observe(histogram: { readonly counts: number[]; sum: number }, value: number): void {
-  const at = Math.max(0, Math.ceil(Math.log(value) / Math.log(1.145)));
-  const bucket = Math.min(histogram.counts.length - 1, value <= 1 ? 0 : at);
-  histogram.counts[bucket] = (histogram.counts[bucket] as number) + 1;
-  histogram.sum += value;
+/** Copied only when something came after it was handed out. */
+class Latencies {
+  private given: Histogram = {
+    bounds: FINE_BOUNDS_MS,
+    counts: new Array<number>(FINE_BOUNDS_MS.length + 1).fill(0),
+    sum: 0,
+  };
+  private counts: number[] | null = null;
+  private sum = 0;
+
+  observe(value: number): void {
+    this.counts ??= [...this.given.counts];
+    const bucket = value <= 1 ? 0 : Math.min(this.counts.length - 1, Math.ceil(Math.log(value) / LOG_GROWTH));
+    this.counts[bucket] = (this.counts[bucket] as number) + 1;
+    this.sum += value;
+  }
+
+  get histogram(): Histogram {
+    if (this.counts !== null) this.given = { bounds: FINE_BOUNDS_MS, counts: this.counts, sum: this.sum };
+    this.counts = null;
+    return this.given;
+  }
 }
