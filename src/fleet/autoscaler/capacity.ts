@@ -10,6 +10,8 @@ export interface CapacityMemory {
 
 interface LoadBucket {
   readonly load: number;
+  /** Measurements, as far as they count. */
+  readonly count: number;
   readonly ttftMs: number | null;
   readonly tpotMs: number | null;
 }
@@ -30,8 +32,12 @@ const MAX_BUCKETS = 96;
 const GROWTH = Math.log(1.1);
 /** Of a new measurement in its bucket. */
 const SHARE = 0.1;
+const MAX_COUNT = 100;
+const MAX_SLOWDOWN = 3;
+/** Fewer measurements than that may be an accident. */
+const ENOUGH = 3;
 /** Of an objective that is used. */
-const MARGIN = 0.85;
+const MARGIN = 0.92;
 /** How far beyond what was seen it goes. */
 const DARE = 1.2;
 /** Before anything was measured. */
@@ -53,6 +59,7 @@ export function measured(
     known === null || seen === null ? (seen ?? known) : known + (seen - known) * SHARE;
   const bucket = {
     load: mixed(before?.load ?? null, load) as number,
+    count: Math.min(MAX_COUNT, (before?.count ?? 0) + 1),
     ttftMs: mixed(before?.ttftMs ?? null, ttftMs),
     tpotMs: mixed(before?.tpotMs ?? null, tpotMs),
   };
@@ -63,7 +70,7 @@ export function measured(
 /** `given` by the owner rules over what was learned. */
 export function capacityOf(memory: CapacityMemory, objectives: Objectives, given: number | null): Capacity {
   if (given !== null) return { requests: given, why: 'as given' };
-  const seen = memory.buckets.filter((bucket) => bucket !== null);
+  const seen = memory.buckets.filter((bucket) => bucket !== null && bucket.count >= ENOUGH) as readonly LoadBucket[];
   if (seen.length === 0) return { requests: FIRST_GUESS, why: 'a first guess' };
   let before: LoadBucket | null = null;
   for (const [at, bucket] of seen.entries()) {
@@ -79,6 +86,23 @@ export function capacityOf(memory: CapacityMemory, objectives: Objectives, given
   }
   const most = seen.at(-1) as LoadBucket;
   return { requests: Math.max(FIRST_GUESS, most.load * DARE), why: 'a little more than was seen' };
+}
+
+/**
+ * How much longer each token takes at the load `to` per replica than at `from`, 1 to `MAX_SLOWDOWN`. A straight line through all
+ * that was measured, so that loads seen once or long ago mislead little.
+ */
+export function slowdown({ buckets }: CapacityMemory, from: number, to: number): number {
+  const known = buckets.filter((bucket) => bucket !== null && bucket.tpotMs !== null) as readonly LoadBucket[];
+  const weights = known.reduce((sum, { count }) => sum + count, 0);
+  if (weights === 0) return 1;
+  const mean = (of: (bucket: LoadBucket) => number) =>
+    known.reduce((sum, bucket) => sum + of(bucket) * bucket.count, 0) / weights;
+  const [x, y] = [mean(({ load }) => load), mean(({ tpotMs }) => tpotMs as number)];
+  const variance = mean(({ load }) => (load - x) ** 2);
+  const slope = variance > 0 ? mean(({ load, tpotMs }) => (load - x) * ((tpotMs as number) - y)) / variance : 0;
+  const at = (load: number) => Math.max(y / 4, y + slope * (load - x));
+  return Math.max(1, Math.min(MAX_SLOWDOWN, at(to) / at(from)));
 }
 
 /** Worst of the objectives, as a multiple of what may be used of it. */

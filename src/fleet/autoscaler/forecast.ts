@@ -1,7 +1,9 @@
 /**
  * Arrivals per second some time ahead, from two views of the past: level and trend of the last minutes (Holt's linear method with
- * a damped trend, innovations clipped so that one odd reading moves little), and the rate at this time of day on the days before.
- * Each is weighted by how right it was lately. JSON and bounded: 96 quarters of an hour and at most `MAX_PENDING` open forecasts.
+ * a damped trend, innovations clipped so that one odd reading moves little), and how the rate went on from this time of day on the
+ * days before. They are weighted by how right each was lately, but a rise that the days before know is always expected: it comes
+ * once a day, so that being right about it hardly shows in a mean. JSON and bounded: 288 times of day and at most `MAX_PENDING`
+ * open forecasts.
  */
 
 export interface ForecastMemory {
@@ -13,10 +15,10 @@ export interface ForecastMemory {
   /** Clipped in a row, with their sign: several mean that the level really changed. */
   readonly clipped: number;
   readonly at: number;
-  /** Rate by quarter of an hour of the UTC day; null = never seen. */
+  /** Rate by five minutes of the UTC day; null = never seen. */
   readonly day: readonly (number | null)[];
-  /** The quarter that runs. */
-  readonly quarter: { readonly index: number; readonly sum: number; readonly count: number };
+  /** The five minutes that run. */
+  readonly slot: { readonly index: number; readonly sum: number; readonly count: number };
   /** Today's level as a multiple of the days before. */
   readonly scale: number;
   /** Forecasts that time has not judged yet. */
@@ -37,13 +39,15 @@ export interface Forecast {
   readonly rate: number;
   readonly error: number;
   readonly recent: number;
-  /** At that time on the days before, scaled to today; null = not known. */
+  /** If it goes on from here as on the days before; null = not known. */
   readonly daily: number | null;
+  /** At that time on the days before, scaled to today; null = not known. */
+  readonly usual: number | null;
 }
 
 const DAY_MS = 86_400_000;
-const QUARTER_MS = 900_000;
-const QUARTERS = DAY_MS / QUARTER_MS;
+const SLOT_MS = 300_000;
+const SLOTS = DAY_MS / SLOT_MS;
 const MAX_PENDING = 64;
 
 /** Time constants, s. */
@@ -65,8 +69,8 @@ export function initialForecast(rate: number, now: number): ForecastMemory {
     spread: Math.sqrt(rate) + 0.1,
     clipped: 0,
     at: now,
-    day: Array<number | null>(QUARTERS).fill(null),
-    quarter: { index: quarterOf(now), sum: 0, count: 0 },
+    day: Array<number | null>(SLOTS).fill(null),
+    slot: { index: slotOf(now), sum: 0, count: 0 },
     scale: 1,
     pending: [],
     errors: { recent: 0, daily: null, said: 0 },
@@ -82,7 +86,7 @@ export function learned(memory: ForecastMemory, rate: number, now: number): Fore
     daily === null || daily * seconds < 1
       ? memory.scale
       : blend(memory.scale, clamp(rate / daily, 0.25, 4), weight(seconds, SCALE_S));
-  return { ...memory, ...holt, ...quarterStep(memory, rate, now), scale, ...judged(memory, holt.level, now), at: now };
+  return { ...memory, ...holt, ...slotStep(memory, rate, now), scale, ...judged(memory, holt.level, now), at: now };
 }
 
 function holtStep(memory: ForecastMemory, rate: number, seconds: number) {
@@ -101,17 +105,13 @@ function holtStep(memory: ForecastMemory, rate: number, seconds: number) {
   return { level, trend: level === 0 ? 0 : trend, spread: Math.max(spread, 0.01), clipped };
 }
 
-function quarterStep(
-  { quarter, day }: ForecastMemory,
-  rate: number,
-  now: number,
-): Pick<ForecastMemory, 'quarter' | 'day'> {
-  const index = quarterOf(now);
-  if (index === quarter.index) return { day, quarter: { index, sum: quarter.sum + rate, count: quarter.count + 1 } };
-  const mean = quarter.count > 0 ? quarter.sum / quarter.count : null;
-  const before = day[quarter.index] ?? null;
+function slotStep({ slot, day }: ForecastMemory, rate: number, now: number): Pick<ForecastMemory, 'slot' | 'day'> {
+  const index = slotOf(now);
+  if (index === slot.index) return { day, slot: { index, sum: slot.sum + rate, count: slot.count + 1 } };
+  const mean = slot.count > 0 ? slot.sum / slot.count : null;
+  const before = day[slot.index] ?? null;
   const known = mean === null ? before : before === null ? mean : blend(before, mean, DAY_WEIGHT);
-  return { day: day.with(quarter.index, known), quarter: { index, sum: rate, count: 1 } };
+  return { day: day.with(slot.index, known), slot: { index, sum: rate, count: 1 } };
 }
 
 /** What was forecast for about now, held against the level that came. */
@@ -138,13 +138,15 @@ function judged(
 export function forecast(memory: ForecastMemory, aheadMs: number, now: number): Forecast {
   const ahead = aheadMs / 1000;
   const recent = Math.max(0, memory.level + memory.trend * DAMPING_S * (1 - Math.exp(-ahead / DAMPING_S)));
-  const onDays = dailyAt(memory.day, now + aheadMs);
-  const daily = onDays === null ? null : onDays * memory.scale;
-  if (daily === null) return { rate: recent, error: memory.errors.said, recent, daily };
-  const small = 1e-3;
-  const byError = (error: number) => 1 / (error + small);
-  const [a, b] = [byError(memory.errors.recent), byError(memory.errors.daily ?? memory.errors.recent)];
-  return { rate: (recent * a + daily * b) / (a + b), error: memory.errors.said, recent, daily };
+  const [here, there] = [dailyAt(memory.day, now), dailyAt(memory.day, now + aheadMs)];
+  const usual = there === null ? null : there * memory.scale;
+  const { errors } = memory;
+  if (here === null || there === null) return { rate: recent, error: errors.said, recent, daily: null, usual };
+  const daily = Math.max(0, memory.level + (there - here) * memory.scale);
+  const weighOf = (error: number) => 1 / (error + 1e-3);
+  const [a, b] = [weighOf(errors.recent), weighOf(errors.daily ?? errors.recent)];
+  const blended = (recent * a + daily * b) / (a + b);
+  return { rate: there > here ? Math.max(blended, daily) : blended, error: errors.said, recent, daily, usual };
 }
 
 /** `said` is to be judged when its time has come. */
@@ -157,17 +159,17 @@ export function remembered(memory: ForecastMemory, said: Forecast, aheadMs: numb
   return { ...memory, pending: pending.slice(-MAX_PENDING) };
 }
 
-/** Between the middles of the two quarters around it. */
+/** Between the middles of the two slots around it. */
 function dailyAt(day: ForecastMemory['day'], at: number): number | null {
-  const place = mod(at - QUARTER_MS / 2, DAY_MS) / QUARTER_MS;
+  const place = mod(at - SLOT_MS / 2, DAY_MS) / SLOT_MS;
   const low = Math.floor(place);
-  const [a, b] = [day[low] ?? null, day[(low + 1) % QUARTERS] ?? null];
+  const [a, b] = [day[low] ?? null, day[(low + 1) % SLOTS] ?? null];
   if (a === null || b === null) return null;
   return blend(a, b, place - low);
 }
 
-function quarterOf(at: number): number {
-  return Math.floor(mod(at, DAY_MS) / QUARTER_MS);
+function slotOf(at: number): number {
+  return Math.floor(mod(at, DAY_MS) / SLOT_MS);
 }
 
 function mod(value: number, by: number): number {

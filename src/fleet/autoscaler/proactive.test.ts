@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { ProactiveSpec, ScalingSpec } from '../spec/fleet_spec.ts';
-import { capacityOf, measured, NO_CAPACITY } from './capacity.ts';
+import { capacityOf, measured, NO_CAPACITY, slowdown } from './capacity.ts';
 import { type ForecastMemory, forecast, initialForecast, learned, remembered } from './forecast.ts';
 import { decideProactive, type ProactiveMemory } from './proactive.ts';
 import type { ScaleObserved } from './scale_decision.ts';
@@ -35,13 +35,14 @@ describe('forecast', () => {
     expect(forecast(step, 0, 800_000).rate).toBeGreaterThan(40);
   });
 
-  it('expects what came at that time on the days before, where that is right more often', () => {
+  it('expects what came at that time on the days before, before the last minutes show it', () => {
     // Nothing but for an hour each day, from 8 on.
     const rateAt = (at: number) => (Math.floor((at % DAY_MS) / HOUR_MS) === 8 ? 10 : 1);
     const memory = taught(rateAt, 0, 3 * DAY_MS + 8 * HOUR_MS - 60_000);
     const ahead = forecast(memory, 600_000, 3 * DAY_MS + 8 * HOUR_MS - 60_000);
     expect(ahead.recent).toBeLessThan(1.2);
     expect(ahead.daily).toBeGreaterThan(5);
+    expect(ahead.usual).toBeGreaterThan(5);
     expect(ahead.rate).toBeGreaterThan(ahead.recent);
     expect(memory.pending.length).toBeLessThanOrEqual(64);
     expect(JSON.stringify(memory).length).toBeLessThan(10_000);
@@ -50,7 +51,7 @@ describe('forecast', () => {
   it('scales the days before to today', () => {
     const rateAt = (at: number) => (at < DAY_MS ? 4 : 8);
     const memory = taught(rateAt, 0, DAY_MS + 4 * HOUR_MS);
-    expect(forecast(memory, 600_000, DAY_MS + 4 * HOUR_MS).daily).toBeGreaterThan(7);
+    expect(forecast(memory, 600_000, DAY_MS + 4 * HOUR_MS).usual).toBeGreaterThan(7);
   });
 });
 
@@ -63,7 +64,7 @@ describe('capacity', () => {
   it('is what was given, or a guess, or a little more than was seen', () => {
     expect(capacityOf(NO_CAPACITY, objectives, 7)).toEqual({ requests: 7, why: 'as given' });
     expect(capacityOf(NO_CAPACITY, objectives, null)).toMatchObject({ why: 'a first guess' });
-    const most = capacityOf(teach([1, 3, 6]), objectives, null);
+    const most = capacityOf(teach([1, 3, 6, 1, 3, 6, 6]), objectives, null);
     expect(most.why).toBe('a little more than was seen');
     expect(most.requests).toBeCloseTo(7.2, 5);
   });
@@ -77,18 +78,34 @@ describe('capacity', () => {
   });
 
   it('does not take a slow minute for the limit when more load was fine', () => {
-    const memory = teach([2, 3, 4, 5, 6, 7, 8], (load) => (load === 4 ? 80 : 20 + 2 * load));
+    const memory = teach(
+      [2, 3, 4, 5, 6, 7, 8].flatMap((load) => [load, load, load]),
+      (load) => (load === 4 ? 80 : 20 + 2 * load),
+    );
     expect(capacityOf(memory, objectives, null).requests).toBeGreaterThan(8);
   });
 
   it('is less than was tried when even that was too much', () => {
     const { requests, why } = capacityOf(
-      teach([8], () => 85),
+      teach([8, 8, 8], () => 85),
       objectives,
       null,
     );
     expect(why).toBe('less than was ever tried');
     expect(requests).toBeCloseTo(4, 5);
+  });
+
+  it('knows how much slower a token is with more requests', () => {
+    const memory = teach([2, 5, 9]);
+    expect(slowdown(memory, 2, 9)).toBeCloseTo(38 / 24, 5);
+    expect(slowdown(memory, 9, 2)).toBe(1);
+    expect(slowdown(memory, 2, 1000)).toBe(3);
+    expect(slowdown(NO_CAPACITY, 2, 9)).toBe(1);
+    // One odd minute among many.
+    const odd = teach([...Array.from({ length: 400 }, (_, at) => 2 + (at % 4)), 12], (load) =>
+      load === 12 ? 200 : 20 + 2 * load,
+    );
+    expect(slowdown(odd, 2, 5)).toBeLessThan(1.7);
   });
 
   it('stays bounded', () => {

@@ -1,11 +1,11 @@
 /**
  * Our own rule: has replicas ready when the demand is there, not after. Demand at the time a replica started now would serve is
- * the forecast of arrivals times how long a request stays, with room for chance and for the forecast's usual error; what a
+ * the forecast of arrivals times how long a request stays at that load, with room for chance and for the forecast's usual error; what a
  * replica carries while the objectives hold is learned. Never below what reacting to the present load needs (an AverageValue
  * metric of the requests at hand, as KEDA's rule would have it). Goes down only to what was the most within the last start time.
  */
 import type { ProactiveSpec, ScalingSpec } from '../spec/fleet_spec.ts';
-import { type Capacity, type CapacityMemory, capacityOf, measured, NO_CAPACITY } from './capacity.ts';
+import { type Capacity, type CapacityMemory, capacityOf, measured, NO_CAPACITY, slowdown } from './capacity.ts';
 import { type Forecast, type ForecastMemory, forecast, initialForecast, learned, remembered } from './forecast.ts';
 import type { ScaleObserved } from './scale_decision.ts';
 import { isDue, type RuleStep, shortNumber } from './scale_step.ts';
@@ -17,8 +17,8 @@ export interface ProactiveMemory {
   /** null = no arrivals were measured yet. */
   readonly forecast: ForecastMemory | null;
   readonly capacity: CapacityMemory;
-  /** From arrival to end while nobody waited, ms; null = not known. */
-  readonly stayMs: number | null;
+  /** From arrival to end, ms, and at what load per replica that was; null = not known. */
+  readonly stay: { readonly ms: number; readonly load: number } | null;
   /** Since when as many replicas are ready as now, ms: latencies of before say nothing about the load of now. */
   readonly ready: { readonly count: number; readonly since: number };
   /** What was asked for within the hold; without what can no longer be the most. */
@@ -29,14 +29,13 @@ const PERIOD_MS = 10_000;
 /** Of the averages and percentiles that are learned from. */
 const WINDOW_MS = 60_000;
 const DEFAULT_START_MS = 60_000;
-/** As the stabilisation window of the HPA: what was needed five minutes ago is needed again soon. */
-const MIN_HOLD_MS = 300_000;
+const MIN_HOLD_MS = 200_000;
 const MAX_HOLD_MS = 600_000;
 /** Standard deviations of chance that there is room for, and usual errors of the forecast. */
-const ROOM_FOR_CHANCE = 1;
+const ROOM_FOR_CHANCE = 0.5;
 const ROOM_FOR_ERROR = 1;
 /** Standard deviations by which a few seconds may differ from a minute. */
-const BEYOND_CHANCE = 2;
+const BEYOND_CHANCE = 3;
 const STAY_SHARE = 0.05;
 /** As the HorizontalPodAutoscaler has it: no change for so little. */
 const TOLERANCE = 0.1;
@@ -48,7 +47,7 @@ const NOTHING: ProactiveMemory = {
   reason: '',
   forecast: null,
   capacity: NO_CAPACITY,
-  stayMs: null,
+  stay: null,
   ready: { count: 0, since: 0 },
   wants: [],
 };
@@ -67,8 +66,8 @@ export function decideProactive(
   }
   const aheadMs = startMsOf(spec, observed) + PERIOD_MS;
   const seen = learn(observed, memory ?? NOTHING, now);
-  const demand = demandAhead(seen, aheadMs, now);
   const capacity = capacityOf(seen.capacity, policy, policy.concurrency);
+  const demand = demandAhead(seen, stayMsAt(seen, capacity.requests), aheadMs, now);
   const { want, text } = wanted(policy, observed, demand, capacity);
   const holdMs = Math.min(MAX_HOLD_MS, Math.max(MIN_HOLD_MS, aheadMs));
   const recent = seen.wants.filter(({ at, replicas }) => at > now - holdMs && replicas > want);
@@ -107,16 +106,25 @@ function learn(observed: ScaleObserved, memory: ProactiveMemory, now: number): P
   if (!steady || waiting === null || waiting > 0 || average === null) return { ...memory, forecast: known, ready };
   // Little: as many are there as arrive while one stays.
   const stayMs = arrivals !== null && arrivals * (WINDOW_MS / 1000) >= 5 ? (average / arrivals) * 1000 : null;
+  const load = average / ready.count;
   return {
     ...memory,
     forecast: known,
     ready,
-    capacity: measured(memory.capacity, average / ready.count, signal('ttft_p95_ms'), signal('tpot_p95_ms')),
-    stayMs:
-      stayMs === null || memory.stayMs === null
-        ? (stayMs ?? memory.stayMs)
-        : memory.stayMs + (stayMs - memory.stayMs) * STAY_SHARE,
+    capacity: measured(memory.capacity, load, signal('ttft_p95_ms'), signal('tpot_p95_ms')),
+    stay: stayMs === null ? memory.stay : mixed(memory.stay, { ms: stayMs, load }),
   };
+}
+
+function mixed(before: ProactiveMemory['stay'], seen: { readonly ms: number; readonly load: number }) {
+  if (before === null) return seen;
+  const toward = (from: number, to: number) => from + (to - from) * STAY_SHARE;
+  return { ms: toward(before.ms, seen.ms), load: toward(before.load, seen.load) };
+}
+
+/** With as many at a time as a replica can carry each takes longer than now. */
+function stayMsAt({ stay, capacity }: ProactiveMemory, load: number): number | null {
+  return stay === null ? null : stay.ms * slowdown(capacity, stay.load, load);
 }
 
 interface Demand {
@@ -128,7 +136,12 @@ interface Demand {
 }
 
 /** The worse of the two ends and the middle of the time until a replica started now would serve. */
-function demandAhead({ forecast: known, stayMs }: ProactiveMemory, aheadMs: number, now: number): Demand | null {
+function demandAhead(
+  { forecast: known }: ProactiveMemory,
+  stayMs: number | null,
+  aheadMs: number,
+  now: number,
+): Demand | null {
   if (known === null) return null;
   const all = [aheadMs, aheadMs / 2, 0].map((ahead) => forecast(known, ahead, now));
   const said = all[0] as Forecast;
@@ -152,7 +165,7 @@ function wanted(
   const ahead = demand?.most == null ? 0 : Math.ceil(demand.most / each - 0.02);
   const idleFor = observed.signals['idle_ms'] ?? null;
   const expected = demand === null ? 0 : (demand.said.rate * demand.aheadMs) / 1000;
-  const onDays = demand?.said.daily == null ? 0 : (demand.said.daily * demand.aheadMs) / 1000;
+  const onDays = demand?.said.usual == null ? 0 : (demand.said.usual * demand.aheadMs) / 1000;
   const forecastText = demand === null ? 'no arrivals measured' : demandText(demand);
   const isIdle = idleFor === null ? observed.replicas === 0 : idleFor >= idleMs;
   if (isIdle && (present ?? 0) === 0 && Math.max(onDays, observed.replicas === 0 ? 0 : expected) < WORTH_WAKING) {
@@ -181,7 +194,7 @@ function reacting(present: number, each: number, replicas: number): number {
 
 function demandText({ said, aheadMs, requests, most }: Demand): string {
   const { rate, recent, daily } = said;
-  const views = `${shortNumber(recent)} by the last minutes, ${daily === null ? 'no day before' : `${shortNumber(daily)} by the days before`}`;
+  const views = `${shortNumber(recent)} by the last minutes, ${daily === null ? 'no day before' : `${shortNumber(daily)} as on the days before`}`;
   const at = `${shortNumber(rate)} arrivals/s in ${shortNumber(aheadMs / 1000)} s (${views})`;
   if (requests === null || most === null) return at;
   return `${at} are ${shortNumber(requests)} requests at a time, with room ${shortNumber(most)}`;

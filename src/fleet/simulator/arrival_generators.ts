@@ -12,6 +12,8 @@ export interface DailyPattern {
   readonly peakHour: number;
   /** How pointed the day is: 1 = a sine, more = longer nights. */
   readonly sharpness: number;
+  /** In place of the sine: high from an hour to another, after a rise of so many minutes, and low otherwise. */
+  readonly shift: { readonly fromHour: number; readonly toHour: number; readonly riseMinutes: number } | null;
   /** Sigma of the rate's logarithm, which wanders over some ten minutes. */
   readonly noise: number;
   /** Of whole days against each other, sigma of the logarithm. */
@@ -34,6 +36,7 @@ export const DAILY_DEFAULTS: DailyPattern = {
   highPerSecond: 3,
   peakHour: 14,
   sharpness: 1.5,
+  shift: null,
   noise: 0.15,
   dayNoise: 0.05,
   bursts: { perDay: 0, factor: 3, durationS: 600 },
@@ -75,7 +78,13 @@ export function dailyArrivals(given: Partial<DailyPattern>): Arrivals {
   return builder.done();
 }
 
-function rateAt({ lowPerSecond, highPerSecond, peakHour, sharpness }: DailyPattern, second: number): number {
+function rateAt({ lowPerSecond, highPerSecond, peakHour, sharpness, shift }: DailyPattern, second: number): number {
+  if (shift !== null) {
+    const hour = (second / 3600) % 24;
+    const rise = Math.max(1 / 3600, shift.riseMinutes / 60);
+    const share = Math.max(0, Math.min((hour - shift.fromHour) / rise, (shift.toHour - hour) / rise, 1));
+    return lowPerSecond + (highPerSecond - lowPerSecond) * share;
+  }
   const phase = ((second / 3600 - peakHour) / 24) * 2 * Math.PI;
   return lowPerSecond + (highPerSecond - lowPerSecond) * ((1 + Math.cos(phase)) / 2) ** sharpness;
 }

@@ -24,7 +24,7 @@ class Scenario {
   private arrivals: Arrivals | null = null;
   private days = 1;
   private startMs = 90_000;
-  private objective = { ttft: 2000, tpot: 50, share: 99 };
+  private objective = { ttft: 2000, tpot: 50, share: 99, minutes: 0 };
   private faults: Faults = NO_FAULTS;
   private readonly results: { readonly name: string; readonly result: SimulationResult }[] = [];
 
@@ -48,6 +48,7 @@ class Scenario {
 
   private setArrivals(given: Options): string[] {
     const { seed = 1, days = 1, low = 0, high = 1, peak = 14, sharpness = 1.5, bursts = 0, output = 400 } = given;
+    const { from, to = 18, rise = 10 } = given;
     this.days = days;
     this.arrivals = dailyArrivals({
       seed,
@@ -56,6 +57,7 @@ class Scenario {
       highPerSecond: high,
       peakHour: peak,
       sharpness,
+      shift: from === undefined ? null : { fromHour: from, toHour: to, riseMinutes: rise },
       bursts: { perDay: bursts, factor: 2.5, durationS: 900 },
       outputTokens: { median: output, sigma: 0.6 },
     });
@@ -86,9 +88,9 @@ class Scenario {
         model: { ...MODEL, start: { ...MODEL.start, medianMs: this.startMs } },
         objectives: { ttftMs: this.objective.ttft, tpotMs: this.objective.tpot },
         faults: this.faults,
-        measureFromMs: (this.days - 1) * DAY_MS,
+        measureFromMs: Math.max(0, this.days - 1) * DAY_MS,
         endMs: this.days * DAY_MS,
-        controlMs: 2000,
+        controlMs: 5000,
         seed: 3,
       },
     );
@@ -124,7 +126,10 @@ class Scenario {
   }
 
   private compare(): string[] {
-    const holding = this.results.filter(({ result }) => (result.attained ?? 0) * 100 >= this.objective.share);
+    const { share, minutes } = this.objective;
+    const holding = this.results.filter(
+      ({ result }) => (result.attained ?? 0) * 100 >= share && (result.minutesAttained ?? 0) * 100 >= minutes,
+    );
     const best = (kind: string) =>
       holding
         .filter(({ name }) => name.startsWith(kind))
