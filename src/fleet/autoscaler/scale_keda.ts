@@ -43,16 +43,14 @@ export function stepKeda(
   now: number,
 ): RuleStep<KedaRuleMemory> {
   const before = memory ?? firstMemory(now);
-  const policy = kedaPolicy(rule.object, before.createdAt);
-  let step = { replicas: observed.replicas, memory: before };
   const heldAtZero = observed.replicas === 0 && (observed.signals['waiting_requests'] ?? 0) > 0;
-  if (heldAtZero || isDue(before.pollAt, rule.pollingIntervalMs, now)) {
-    step = poll(rule, policy, observed, step, heldAtZero, now);
-  }
-  if (isDue(before.hpaAt, HPA_PERIOD_MS, now)) {
-    step = isPaused(rule)
-      ? { ...step, memory: { ...step.memory, hpaAt: now + HPA_PERIOD_MS } }
-      : evaluate(rule, policy, observed, step, now);
+  const pollIsDue = heldAtZero || isDue(before.pollAt, rule.pollingIntervalMs, now);
+  const hpaIsDue = isDue(before.hpaAt, HPA_PERIOD_MS, now);
+  let step: KedaStep = { replicas: observed.replicas, memory: before };
+  if (pollIsDue || hpaIsDue) {
+    const policy = kedaPolicy(rule.object, before.createdAt);
+    if (pollIsDue) step = poll(rule, policy, observed, step, heldAtZero, now);
+    if (hpaIsDue) step = sync(rule, policy, observed, step, now);
   }
   const nextAt = Math.min(step.memory.pollAt, step.memory.hpaAt);
   return { replicas: step.replicas, reason: step.memory.reason, memory: step.memory, nextAt };
@@ -137,6 +135,13 @@ function kedaObserved(rule: KedaRule, observed: ScaleObserved, replicas: number,
 /** KEDA takes what is not a number for 0; whether that is an error is the query's affair (`ignoreNullValues`). */
 function external(query: TriggerQuery, value: number | null): number | null {
   return query.kind === 'resource' ? null : value;
+}
+
+/** While KEDA is paused there is no HPA. */
+function sync(rule: KedaRule, policy: KedaPolicy, observed: ScaleObserved, step: KedaStep, now: number): KedaStep {
+  return isPaused(rule)
+    ? { ...step, memory: { ...step.memory, hpaAt: now + HPA_PERIOD_MS } }
+    : evaluate(rule, policy, observed, step, now);
 }
 
 /** One sync of the HPA, which asks KEDA's metrics service only when it needs the metrics. */

@@ -198,6 +198,16 @@ describe('decideScale with KPA and proactive', () => {
     expect(decideScale(spec, seen(4, null), first.memory, 2000)).toMatchObject({ replicas: 4 });
   });
 
+  it('leaves everything as it is between evaluations', () => {
+    for (const rule of rules) {
+      const spec = service(rule, 1);
+      const signals = { concurrency_stable: 30, concurrency_panic: 30, arrivals_per_second_10s: 3 };
+      const first = decideScale(spec, seen(2, 30, { signals }), null, 0);
+      const soon = decideScale(spec, seen(first.replicas, 500, { signals: {} }), first.memory, 1000);
+      expect(soon, rule.kind).toMatchObject({ replicas: first.replicas, memory: first.memory });
+    }
+  });
+
   it('begins anew when the rule has changed', () => {
     const before = decideScale(service(hpa(1), 1), seen(2, 9), null, 0);
     const after = decideScale(service(keda(5)), seen(2, 30), before.memory, 1000);

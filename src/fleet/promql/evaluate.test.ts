@@ -1,4 +1,6 @@
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { TokenmillError } from '../../base/errors.ts';
 import { evaluateQuery } from './evaluate.ts';
 import { SampleStore } from './sample_store.ts';
 
@@ -106,6 +108,60 @@ describe('PromQL', () => {
   ])('refuses %s', (query, message) => {
     expect(() => ask(query)).toThrow(message);
   });
+});
+
+it('answers or refuses whatever it is given, and never fails otherwise', () => {
+  const word = fc.constantFrom(
+    ...['sum', 'by', '(', ')', '[5m]', '[', ']', '{', '}', 'up', 'vllm:num_requests_waiting', 'offset', '1m', '-', '+'],
+    ...[
+      '*',
+      '/',
+      '%',
+      '^',
+      '==',
+      '>',
+      'bool',
+      'and',
+      'or',
+      'on',
+      'ignoring',
+      'group_left',
+      ',',
+      '"x"',
+      "'",
+      'rate',
+      '1',
+    ],
+    ...[
+      'replica',
+      '=~',
+      '!=',
+      'topk',
+      'histogram_quantile',
+      'vector',
+      'scalar',
+      'time',
+      'absent',
+      '0.5',
+      'NaN',
+      '@',
+      '#',
+    ],
+  );
+  const samples = store();
+  let answered = 0;
+  fc.assert(
+    fc.property(fc.array(word, { maxLength: 14 }), (words) => {
+      try {
+        expect(evaluateQuery(words.join(' '), samples, 300_000)).toBeTypeOf('object');
+        answered++;
+      } catch (error) {
+        expect(error).toBeInstanceOf(TokenmillError);
+      }
+    }),
+    { numRuns: 5000, seed: 8 },
+  );
+  expect(answered).toBeGreaterThan(10);
 });
 
 describe('sample store', () => {

@@ -42,7 +42,7 @@ export function parseQuery(text: string): QueryNode {
   return parser.whole();
 }
 
-export function typeOf(node: QueryNode): ValueType {
+function typeOf(node: QueryNode): ValueType {
   switch (node.kind) {
     case 'number':
       return 'scalar';

@@ -29,7 +29,7 @@ export interface DailyPattern {
   readonly outputTokens: { readonly median: number; readonly sigma: number };
 }
 
-export const DAILY_DEFAULTS: DailyPattern = {
+const DAILY_DEFAULTS: DailyPattern = {
   seed: 1,
   days: 1,
   lowPerSecond: 0.2,
