@@ -180,5 +180,5 @@ function hostMatches(hostname: string, host: string): boolean {
 function rewritten(path: string, match: RouteMatch, prefixTo: string | null): string {
   if (prefixTo === null) return path;
   const rest = path.slice(withoutSlash(match.path.value).length);
-  return `${withoutSlash(prefixTo)}${rest === '/' && prefixTo.endsWith('/') ? '/' : rest}` || '/';
+  return withoutSlash(prefixTo) + rest || '/';
 }

@@ -19,15 +19,19 @@ interface CharSet {
 
 type Node =
   | { readonly kind: 'chars'; readonly set: CharSet }
-  | { readonly kind: 'sequence' | 'choice'; readonly parts: readonly Node[] }
+  | { readonly kind: 'sequence'; readonly parts: readonly Node[] }
+  | { readonly kind: 'choice'; readonly parts: readonly Node[] }
   | { readonly kind: 'repeat'; readonly node: Node; readonly min: number; readonly max: number }
-  | { readonly kind: 'start' | 'end' };
+  | { readonly kind: 'start' }
+  | { readonly kind: 'end' };
 
 /** `split`: goes on at the next step and at `to`. */
 type Step =
   | { readonly op: 'chars'; readonly set: CharSet }
-  | { readonly op: 'split' | 'jump'; to: number }
-  | { readonly op: 'start' | 'end' };
+  | { readonly op: 'split'; to: number }
+  | { readonly op: 'jump'; to: number }
+  | { readonly op: 'start' }
+  | { readonly op: 'end' };
 
 const ANY: CharSet = { ranges: [[10, 10]], negated: true };
 const CLASSES: Readonly<Record<string, readonly (readonly [number, number])[]>> = {
@@ -58,9 +62,9 @@ export class SafeRegex {
   /** @throws TokenmillError invalid_manifest, naming what the pattern uses and may not */
   constructor(pattern: string) {
     if (pattern.length > MAX_PATTERN) throw refused(pattern, `is longer than ${MAX_PATTERN} characters`);
-    const steps: Step[] = [];
-    emit(new Parser(pattern).parse(), steps, pattern);
-    this.steps = steps;
+    const emitter = new Emitter(pattern);
+    emitter.emit(new Parser(pattern).parse());
+    this.steps = emitter.steps;
   }
 
   /** Whether the whole text matches. */
@@ -100,12 +104,9 @@ export class SafeRegex {
       if (seen[index] === at) continue;
       seen[index] = at;
       if (step.op === 'chars') into.push(index);
-      else if (step.op === 'start' || step.op === 'end') {
-        if (at === (step.op === 'start' ? 0 : length)) stack.push(index + 1);
-      } else {
-        stack.push(step.to);
-        if (step.op === 'split') stack.push(index + 1);
-      }
+      else if (step.op === 'jump') stack.push(step.to);
+      else if (step.op === 'split') stack.push(step.to, index + 1);
+      else if (at === (step.op === 'start' ? 0 : length)) stack.push(index + 1);
     }
     return done;
   }
@@ -116,50 +117,68 @@ function holds({ ranges, negated }: CharSet, code: number): boolean {
   return negated;
 }
 
-function emit(node: Node, steps: Step[], pattern: string): void {
-  if (steps.length > MAX_PROGRAM) throw refused(pattern, `needs more than ${MAX_PROGRAM} steps`);
-  if (node.kind === 'chars') steps.push({ op: 'chars', set: node.set });
-  else if (node.kind === 'start' || node.kind === 'end') steps.push({ op: node.kind });
-  else if (node.kind === 'sequence') for (const part of node.parts) emit(part, steps, pattern);
-  else if (node.kind === 'choice') emitChoice(node.parts, steps, pattern);
-  else {
-    for (let i = 0; i < node.min; i++) emit(node.node, steps, pattern);
-    if (node.max === Number.POSITIVE_INFINITY) emitStar(node.node, steps, pattern);
-    else for (let i = node.min; i < node.max; i++) emitOptional(node.node, steps, pattern);
-  }
-}
+/** Writes the program. Every visit of a node counts, for repetitions of nothing make no step. */
+class Emitter {
+  readonly steps: Step[] = [];
+  private readonly pattern: string;
+  private visits = 0;
 
-function emitChoice(parts: readonly Node[], steps: Step[], pattern: string): void {
-  const ends: { to: number }[] = [];
-  for (const [i, part] of parts.entries()) {
-    if (i === parts.length - 1) {
-      emit(part, steps, pattern);
-      continue;
+  constructor(pattern: string) {
+    this.pattern = pattern;
+  }
+
+  emit(node: Node): void {
+    if (++this.visits > 4 * MAX_PROGRAM || this.steps.length > MAX_PROGRAM) {
+      throw refused(this.pattern, `needs more than ${MAX_PROGRAM} steps`);
     }
-    const split = { op: 'split' as const, to: 0 };
-    steps.push(split);
-    emit(part, steps, pattern);
-    const jump = { op: 'jump' as const, to: 0 };
-    steps.push(jump);
-    ends.push(jump);
-    split.to = steps.length;
+    if (node.kind === 'chars') this.steps.push({ op: 'chars', set: node.set });
+    else if (node.kind === 'start') this.steps.push({ op: 'start' });
+    else if (node.kind === 'end') this.steps.push({ op: 'end' });
+    else if (node.kind === 'sequence') for (const part of node.parts) this.emit(part);
+    else if (node.kind === 'choice') this.choice(node.parts);
+    else {
+      for (let i = 0; i < node.min; i++) this.emit(node.node);
+      if (node.max === Number.POSITIVE_INFINITY) this.star(node.node);
+      else for (let i = node.min; i < node.max; i++) this.optional(node.node);
+    }
   }
-  for (const end of ends) end.to = steps.length;
-}
 
-function emitStar(node: Node, steps: Step[], pattern: string): void {
-  const split = { op: 'split' as const, to: 0 };
-  const start = steps.push(split) - 1;
-  emit(node, steps, pattern);
-  steps.push({ op: 'jump', to: start });
-  split.to = steps.length;
-}
+  private choice(parts: readonly Node[]): void {
+    const ends: { to: number }[] = [];
+    for (const [i, part] of parts.entries()) {
+      if (i === parts.length - 1) {
+        this.emit(part);
+        continue;
+      }
+      const split = this.split();
+      this.emit(part);
+      const jump = { op: 'jump' as const, to: 0 };
+      this.steps.push(jump);
+      ends.push(jump);
+      split.to = this.steps.length;
+    }
+    for (const end of ends) end.to = this.steps.length;
+  }
 
-function emitOptional(node: Node, steps: Step[], pattern: string): void {
-  const split = { op: 'split' as const, to: 0 };
-  steps.push(split);
-  emit(node, steps, pattern);
-  split.to = steps.length;
+  private star(node: Node): void {
+    const start = this.steps.length;
+    const split = this.split();
+    this.emit(node);
+    this.steps.push({ op: 'jump', to: start });
+    split.to = this.steps.length;
+  }
+
+  private optional(node: Node): void {
+    const split = this.split();
+    this.emit(node);
+    split.to = this.steps.length;
+  }
+
+  private split(): { to: number } {
+    const split = { op: 'split' as const, to: 0 };
+    this.steps.push(split);
+    return split;
+  }
 }
 
 class Parser {
