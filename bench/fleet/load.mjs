@@ -5,7 +5,17 @@
  */
 import { connect } from 'node:net';
 
-const options = { host: '127.0.0.1', connections: 32, seconds: 5, stream: false, tokens: 32, gapMs: 0, paceMs: 0, promptBytes: 200, model: 'null' };
+const options = {
+  host: '127.0.0.1',
+  connections: 32,
+  seconds: 5,
+  stream: false,
+  tokens: 32,
+  gapMs: 0,
+  paceMs: 0,
+  promptBytes: 200,
+  model: 'null',
+};
 Object.assign(options, JSON.parse(process.argv[2] ?? '{}'));
 
 const body = JSON.stringify({
@@ -81,5 +91,12 @@ latencies.sort((a, b) => a - b);
 firsts.sort((a, b) => a - b);
 const summary = (values) => ({ p50: quantile(values, 0.5), p95: quantile(values, 0.95), p99: quantile(values, 0.99) });
 console.log(
-  JSON.stringify({ requests: latencies.length, events, errors, seconds, latencyMs: summary(latencies), firstByteMs: summary(firsts) }),
+  JSON.stringify({
+    requests: latencies.length,
+    events,
+    errors,
+    seconds,
+    latencyMs: summary(latencies),
+    firstByteMs: summary(firsts),
+  }),
 );

@@ -70,7 +70,8 @@ export class Attempt implements UpstreamHandler {
   onHead(head: ResponseHead): void {
     this.head = head;
     this.lastAt = this.now();
-    if (head.contentLength !== null && head.contentLength <= MAX_COLLECTED_BYTES && !head.eventStream) this.collected = [];
+    if (head.contentLength !== null && head.contentLength <= MAX_COLLECTED_BYTES && !head.eventStream)
+      this.collected = [];
     else if (head.eventStream) this.events = new EventBoundary();
   }
 

@@ -108,6 +108,7 @@ export class ExternalTarget implements Target {
   readonly pool: UpstreamPool;
   readonly authorization: string | null;
   private readonly base: string;
+  private readonly whole: string;
 
   constructor(url: string, key: string | null) {
     const parsed = new URL(url);
@@ -115,10 +116,12 @@ export class ExternalTarget implements Target {
     this.pool = new UpstreamPool(parsed, EXTERNAL_LIMITS);
     this.authorization = key === null ? '' : `authorization: Bearer ${key}\r\n`;
     this.base = parsed.pathname.replace(/\/+$/, '');
+    this.whole = parsed.pathname + parsed.search;
   }
 
-  /** The version is part of the base or of the path, not of both. */
+  /** The version is part of the base or of the path, not of both. '' = the URL as it is. */
   pathOf(path: string): string {
+    if (path === '') return this.whole;
     return this.base.endsWith('/v1') && path.startsWith('/v1/') ? this.base + path.slice(3) : this.base + path;
   }
 }

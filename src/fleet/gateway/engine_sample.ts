@@ -45,7 +45,11 @@ function greatest(text: string, name: string): number | null {
   return most === null ? null : Math.min(1, most);
 }
 
-const names = (list: string | undefined): string[] => (list ?? '').split(',').filter((name) => name !== '').slice(0, 256);
+const names = (list: string | undefined): string[] =>
+  (list ?? '')
+    .split(',')
+    .filter((name) => name !== '')
+    .slice(0, 256);
 
 function label(labels: string, name: string): string | undefined {
   return new RegExp(`[{,]${name}="([^"]*)"`).exec(labels)?.[1];

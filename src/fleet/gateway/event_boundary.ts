@@ -37,5 +37,7 @@ export class EventBoundary {
 
 function endsEvent(piece: Buffer): boolean {
   const { length } = piece;
-  return piece[length - 1] === LF && (piece[length - 2] === LF || (piece[length - 3] === LF && piece[length - 2] === 13));
+  return (
+    piece[length - 1] === LF && (piece[length - 2] === LF || (piece[length - 3] === LF && piece[length - 2] === 13))
+  );
 }

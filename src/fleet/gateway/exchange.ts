@@ -2,7 +2,8 @@
  * One request of a client from its arrival at a service to its end: held or sent, tried again elsewhere while no byte of an answer
  * went out, hedged, passed on as it comes, broken off when the client leaves.
  */
-import type { TokenmillError } from '../../base/errors.ts';
+import { TokenmillError } from '../../base/errors.ts';
+import type { Outcome } from '../pick/breaker.ts';
 import type { Dropped, Held } from '../pick/hold_queue.ts';
 import type { PrefixHashes } from '../pick/prefix_index.ts';
 import { decideHedge, decideRetry, hedgeAt } from '../pick/retry_budget.ts';
@@ -11,9 +12,9 @@ import { Attempt, type AttemptOwner } from './attempt.ts';
 import type { ExternalTarget } from './endpoint.ts';
 import { codedError, type Dialect } from './http_errors.ts';
 import { type BodyFacts, promptTokensOf } from './request_facts.ts';
+import { withField } from './scan_body.ts';
 import type { Choice, Holdable, RevisionLive, ServiceLive } from './service.ts';
 import type { AnswerSink } from './sink.ts';
-import { withField } from './scan_body.ts';
 
 export interface ClientRequest {
   readonly id: string;
@@ -36,6 +37,8 @@ export interface ClientRequest {
 
 export interface External {
   readonly name: string;
+  readonly url: string;
+  readonly key: string | null;
   readonly model: string;
   readonly target: ExternalTarget;
 }
@@ -77,6 +80,11 @@ export interface ExchangeOptions {
 
 const BACKOFF_MS = 50;
 const MAX_BACKOFF_MS = 1000;
+
+function outcomeOf(status: number): Outcome {
+  if (status === 502 || status === 503 || status === 504) return 'gatewayFailure';
+  return status >= 500 ? 'serverError' : status < 400 ? 'ok' : 'neutral';
+}
 
 export class Exchange implements AttemptOwner, Holdable {
   readonly request: ClientRequest;
@@ -152,13 +160,22 @@ export class Exchange implements AttemptOwner, Holdable {
     }
     if (split.kind === 'unknown') {
       const known = service.route.revisions.map(({ id }) => id).slice(0, 16);
-      this.fail(codedError('model_not_found', `No revision is named ${split.name.slice(0, 100)}.`, `There are ${known.join(', ')}.`));
+      this.fail(
+        codedError(
+          'model_not_found',
+          `No revision is named ${split.name.slice(0, 100)}.`,
+          `There are ${known.join(', ')}.`,
+        ),
+      );
       return;
     }
     this.revision = service.revisions.get(split.revision.id) ?? null;
     this.strict = split.by === 'header' || split.by === 'pin';
     if (this.strict && service.hasReady && split.revision.endpoints.length === 0) {
-      this.unserved(codedError('no_ready_replica', `The revision ${split.revision.id} has no ready replica.`), 'rejected-no-endpoints');
+      this.unserved(
+        codedError('no_ready_replica', `The revision ${split.revision.id} has no ready replica.`),
+        'rejected-no-endpoints',
+      );
       return;
     }
     if (service.queue.size > 0 || !service.hasRoom(now)) this.hold(now);
@@ -190,12 +207,11 @@ export class Exchange implements AttemptOwner, Holdable {
 
   private refusal(status: 429 | 503, retryAfterMs: number): TokenmillError {
     const why = status === 429 ? 'All replicas are busy' : 'No replica is ready';
-    const error = codedError(
+    return new TokenmillError(
       status === 429 ? 'queue_full' : 'no_ready_replica',
-      `${why} and the request for ${this.modelName} could not be held any longer.`,
-      'Try again after the time in Retry-After.',
+      `${why} and the request for ${this.modelName} could not be held (any longer).`,
+      { remedy: 'Try again after the time in Retry-After.', retryAfterS: retryAfterMs / 1000 },
     );
-    return Object.assign(error, { retryAfterS: Math.max(1, Math.ceil(retryAfterMs / 1000)) });
   }
 
   /** Taken out of the queue without an endpoint. */
@@ -226,7 +242,10 @@ export class Exchange implements AttemptOwner, Holdable {
     const facts = {
       prefix: this.prefix,
       sessionKey: request.sessionKey,
-      lora: request.facts.model !== null && !service.route.models.includes(request.facts.model) ? request.facts.model : null,
+      lora:
+        request.facts.model !== null && !service.route.models.includes(request.facts.model)
+          ? request.facts.model
+          : null,
       promptTokens: this.promptTokens,
     };
     const seed = Math.floor(this.host.draw() * 2 ** 32);
@@ -275,18 +294,21 @@ export class Exchange implements AttemptOwner, Holdable {
     const attempt = { attempts: this.attempts, maxAttempts, answered: false, othersLeft: this.othersLeft(now) };
     const at = hedgeAt(attempt, hedgeAfterMs, now);
     if (at === null) return;
-    this.timer = setTimeout(() => {
-      this.timer = null;
-      const later = this.host.now();
-      const othersLeft = this.othersLeft(later);
-      const again = { attempts: this.attempts, maxAttempts, answered: this.winner !== null, othersLeft };
-      if (this.over || this.live.length === 0) return;
-      if (!decideHedge(again, hedgeAfterMs, now, this.service.retries, later)) return;
-      const choice = this.nextChoice(later);
-      if (choice === null) return;
-      this.host.counted(this.service, 'hedges');
-      this.launch(choice);
-    }, Math.max(0, at - now));
+    this.timer = setTimeout(
+      () => {
+        this.timer = null;
+        const later = this.host.now();
+        const othersLeft = this.othersLeft(later);
+        const again = { attempts: this.attempts, maxAttempts, answered: this.winner !== null, othersLeft };
+        if (this.over || this.live.length === 0) return;
+        if (!decideHedge(again, hedgeAfterMs, now, this.service.retries, later)) return;
+        const choice = this.nextChoice(later);
+        if (choice === null) return;
+        this.host.counted(this.service, 'hedges');
+        this.launch(choice);
+      },
+      Math.max(0, at - now),
+    );
   }
 
   // What attempts report.
@@ -308,14 +330,14 @@ export class Exchange implements AttemptOwner, Holdable {
     if (this.live.length > 1) {
       // A hedge is still under way: its answer is waited for, unless this one says that the request itself is wrong.
       if (status < 500 && status !== 429) return false;
-      this.settle(attempt, status >= 500 ? 'serverError' : 'neutral', attempt.collected === null);
+      this.settle(attempt, outcomeOf(status), attempt.collected === null);
       return true;
     }
-    if (!this.mayRetry(status, now)) {
-      if (attempt.endpoint === null || (status < 500 && status !== 429) || !this.hasFallback()) return false;
-    }
-    this.settle(attempt, status >= 500 ? 'serverError' : 'neutral', attempt.collected === null);
-    this.again(now);
+    const retry = this.mayRetry(status, now);
+    if (!retry && ((status < 500 && status !== 429) || !this.hasFallback())) return false;
+    this.settle(attempt, outcomeOf(status), attempt.collected === null);
+    if (retry) this.again(now);
+    else if (!this.fallBack()) this.backOff(now);
     return true;
   }
 
@@ -348,7 +370,7 @@ export class Exchange implements AttemptOwner, Holdable {
     if (this.over || head === null) return;
     if (collected !== null) this.sink.whole(head, this.extraHeaders(attempt), collected);
     else this.sink.end();
-    this.settle(attempt, head.status >= 500 ? 'serverError' : head.status < 400 ? 'ok' : 'neutral', false);
+    this.settle(attempt, outcomeOf(head.status), false);
     const usage = this.measured(attempt);
     this.close({ status: head.status, ...usage, revision: attempt.revision?.id ?? null });
   }
@@ -502,13 +524,14 @@ export class Exchange implements AttemptOwner, Holdable {
 
   private extraHeaders(attempt: Attempt): string[] {
     const extra = ['x-gateway-destination-endpoint-served', attempt.target.host];
-    if (!attempt.head?.headers.some((name) => name.toLowerCase() === 'x-request-id')) extra.push('x-request-id', this.request.id);
+    if (!attempt.head?.headers.some((name) => name.toLowerCase() === 'x-request-id'))
+      extra.push('x-request-id', this.request.id);
     if (attempt.revision !== null) extra.push('x-tokenmill-revision', attempt.revision.id);
     return this.options.extraHeaders === undefined ? extra : [...extra, ...this.options.extraHeaders];
   }
 
   /** An attempt is over: its endpoint is free of it, and its breaker knows. */
-  private settle(attempt: Attempt, outcome: 'ok' | 'serverError' | 'gatewayFailure' | 'neutral', abort: boolean): void {
+  private settle(attempt: Attempt, outcome: Outcome, abort: boolean): void {
     const at = this.live.indexOf(attempt);
     if (at < 0) return;
     this.live.splice(at, 1);

@@ -62,8 +62,7 @@ export function classifyPath(method: string, path: string): PathKind {
   const read = method === 'GET' || method === 'HEAD';
   const bare = path.startsWith('/openai/') ? path.slice(7) : path;
   const local = read || bare === '/ping' ? LOCAL.get(bare) : undefined;
-  if (local !== undefined)
-    return { kind: 'local', route: local, dialect: local.startsWith('v2') ? 'v2' : 'openai' };
+  if (local !== undefined) return { kind: 'local', route: local, dialect: local.startsWith('v2') ? 'v2' : 'openai' };
   if (KEYS.test(bare)) return { kind: 'local', route: 'keys', dialect: 'openai' };
   const graph = GRAPH.exec(bare);
   if (graph !== null) {

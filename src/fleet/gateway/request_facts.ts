@@ -1,6 +1,7 @@
 /** What the gateway needs to know of a request, read from its head and from a few fields of its body. */
-import type { IncomingMessage } from 'node:http';
+
 import { randomFillSync } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
 import type { BodyFields } from './scan_body.ts';
 import { booleanField, numberField, scanBody, stringField } from './scan_body.ts';
 

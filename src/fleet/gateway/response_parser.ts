@@ -78,7 +78,8 @@ function readField(fields: Fields, line: string): void {
     return;
   }
   if (lower === 'transfer-encoding') {
-    if (value.toLowerCase() !== 'chunked') throw new ResponseError(`Transfer-Encoding ${value.slice(0, 40)} is not known`);
+    if (value.toLowerCase() !== 'chunked')
+      throw new ResponseError(`Transfer-Encoding ${value.slice(0, 40)} is not known`);
     fields.chunked = true;
   } else if (lower === 'connection') {
     fields.close = fields.close || /\bclose\b/i.test(value);
@@ -147,7 +148,13 @@ export class ResponseParser {
       if (status === 101) throw new ResponseError('an upgrade was not asked for');
       return;
     }
-    const fields: Fields = { headers: [], contentLength: null, chunked: false, close: first[1] === '0', eventStream: false };
+    const fields: Fields = {
+      headers: [],
+      contentLength: null,
+      chunked: false,
+      close: first[1] === '0',
+      eventStream: false,
+    };
     for (let i = 1; i < lines.length; i++) readField(fields, lines[i] as string);
     if (fields.chunked && fields.contentLength !== null)
       throw new ResponseError('both Content-Length and Transfer-Encoding are given');
@@ -157,7 +164,13 @@ export class ResponseParser {
     const statusText = (first[3] ?? '').replace(/[^\t\x20-\x7e]/g, '');
     this.state = fields.chunked ? 'size' : contentLength === null ? 'untilClose' : 'fixed';
     this.remaining = contentLength ?? 0;
-    this.sink.onHead({ status, statusText, headers, contentLength: fields.chunked ? null : contentLength, eventStream });
+    this.sink.onHead({
+      status,
+      statusText,
+      headers,
+      contentLength: fields.chunked ? null : contentLength,
+      eventStream,
+    });
     if (empty || (this.state === 'fixed' && contentLength === 0)) this.end();
   }
 

@@ -127,7 +127,9 @@ export function stringField(bytes: Buffer, field: BodyField | undefined, maxByte
 }
 
 export function booleanField(bytes: Buffer, field: BodyField | undefined): boolean {
-  return field !== undefined && field.end - field.start === 4 && bytes.toString('latin1', field.start, field.end) === 'true';
+  return (
+    field !== undefined && field.end - field.start === 4 && bytes.toString('latin1', field.start, field.end) === 'true'
+  );
 }
 
 export function numberField(bytes: Buffer, field: BodyField | undefined): number | null {
@@ -142,7 +144,7 @@ export function parsedField(bytes: Buffer, field: BodyField | undefined, maxByte
 }
 
 /** The body with a field's value replaced by the JSON of `value`, or with the field added in front. */
-export function withField(bytes: Buffer, name: string, field: BodyField | undefined, value: string): Buffer {
+export function withField(bytes: Buffer, name: string, field: BodyField | undefined, value: string | boolean): Buffer {
   const json = Buffer.from(JSON.stringify(value));
   if (field !== undefined) return Buffer.concat([bytes.subarray(0, field.start), json, bytes.subarray(field.end)]);
   const open = bytes.indexOf(OPEN_OBJECT);

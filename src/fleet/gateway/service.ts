@@ -8,7 +8,7 @@ import { poolSaturation, roomOf, SATURATION_POLICY, type SaturationPolicy } from
 import type { EndpointView, RequestFacts, ScorerWeights } from '../pick/scorers.ts';
 import { SessionRing } from '../pick/session.ts';
 import { EndpointLive } from './endpoint.ts';
-import { ttftHistogram, tpotHistogram } from './histogram.ts';
+import { tpotHistogram, ttftHistogram } from './histogram.ts';
 import type { RevisionRoute, RevisionStats, ServiceRoute, ServiceStats } from './routing_table.ts';
 
 /** Samples come once a second; one lost is no reason to doubt. */
@@ -164,7 +164,8 @@ export class ServiceLive {
     if (own !== null || strict) return own;
     for (const other of this.revisions.values()) {
       // A revision without a share gets what is sent to it by name only.
-      if (other === revision || !this.route.revisions.some(({ id, percent }) => id === other.id && percent > 0)) continue;
+      if (other === revision || !this.route.revisions.some(({ id, percent }) => id === other.id && percent > 0))
+        continue;
       const choice = this.chooseIn(other, request, tried, seed, now);
       if (choice !== null) return choice;
     }

@@ -23,7 +23,14 @@ export interface AnswerSink {
 
 const CRLF = Buffer.from('\r\n');
 const LAST_CHUNK = '0\r\n\r\n';
-const EVENT_STREAM = ['content-type', 'text/event-stream; charset=utf-8', 'cache-control', 'no-cache', 'x-accel-buffering', 'no'];
+const EVENT_STREAM = [
+  'content-type',
+  'text/event-stream; charset=utf-8',
+  'cache-control',
+  'no-cache',
+  'x-accel-buffering',
+  'no',
+];
 const noop = (): void => {};
 
 function frame(pieces: readonly Buffer[]): Buffer {
@@ -139,7 +146,14 @@ export class HttpSink implements AnswerSink {
     }
     this.state = 'ended';
     const { status, json, headers } = httpError(error, dialect, reason);
-    const all = ['content-type', 'application/json', ...headers, ...extra, 'content-length', String(Buffer.byteLength(json))];
+    const all = [
+      'content-type',
+      'application/json',
+      ...headers,
+      ...extra,
+      'content-length',
+      String(Buffer.byteLength(json)),
+    ];
     this.sendHead(status, '', all, false);
     this.res.end(json);
   }
@@ -249,13 +263,8 @@ export class CollectSink implements AnswerSink {
 
 /** Answers of shadow copies go nowhere. */
 export class DropSink implements AnswerSink {
-  private readonly done: () => void;
   onDrain: () => void = noop;
   onGone: () => void = noop;
-
-  constructor(done: () => void) {
-    this.done = done;
-  }
 
   begin(): void {}
 
@@ -263,17 +272,11 @@ export class DropSink implements AnswerSink {
     return true;
   }
 
-  end(): void {
-    this.done();
-  }
+  end(): void {}
 
-  whole(): void {
-    this.done();
-  }
+  whole(): void {}
 
-  fail(): void {
-    this.done();
-  }
+  fail(): void {}
 
   keepAlive(): boolean {
     return false;
