@@ -13,8 +13,9 @@ import { type PrefixHashes, PromptHasher } from '../pick/prefix_index.ts';
 import type { GraphSpec } from '../spec/fleet_spec.ts';
 import type { ClientRequest, Exchange, ExchangeEnd, External } from './exchange.ts';
 import { Front, type FrontHost } from './front.ts';
-import { GraphRunner } from './graph.ts';
+import { type GraphHost, GraphRunner } from './graph.ts';
 import { BodyReader } from './ingress.ts';
+import type { Condition } from './json_path.ts';
 import { KeyApi } from './keys/key_api.ts';
 import type { Keys } from './keys/keys.ts';
 import { LocalRoutes } from './local_routes.ts';
@@ -57,7 +58,7 @@ const TICK_MS = 100;
 const IDLE_CONNECTION_MS = 30_000;
 const HEAD_TIMEOUT_MS = 60_000;
 
-export class Gateway implements FrontHost {
+export class Gateway implements FrontHost, GraphHost {
   readonly bodies: BodyReader;
   readonly keys: Keys | null;
   readonly graphs: GraphRunner;
@@ -101,7 +102,7 @@ export class Gateway implements FrontHost {
       maxBodyBytes: this.options.maxBodyBytes,
       maxTotalBytes: this.options.maxTotalBodyBytes,
     });
-    this.graphs = new GraphRunner(Object.assign(this, { graph: (name: string) => this.graphOf(name) }));
+    this.graphs = new GraphRunner(this);
     this.shadows = new Shadows(this);
     this.locals = new LocalRoutes(this.keys === null ? null : new KeyApi(this.keys));
     const front = new Front(this);
@@ -204,8 +205,12 @@ export class Gateway implements FrontHost {
     return this.services.get(id) ?? null;
   }
 
-  private graphOf(name: string): GraphSpec | null {
+  graph(name: string): GraphSpec | null {
     return this.index?.graphs.get(name) ?? null;
+  }
+
+  condition(path: string): Condition | null {
+    return this.index?.conditions.get(path) ?? null;
   }
 
   prefixOf(service: ServiceLive, prompt: Buffer): PrefixHashes | null {

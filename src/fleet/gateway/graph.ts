@@ -7,7 +7,7 @@ import type { GraphNode, GraphSpec, GraphStep } from '../spec/fleet_spec.ts';
 import { ExternalTarget } from './endpoint.ts';
 import { type ClientRequest, Exchange, type ExchangeEnd, type ExchangeHost } from './exchange.ts';
 import { codedError } from './http_errors.ts';
-import { compileCondition } from './json_path.ts';
+import type { Condition } from './json_path.ts';
 import { bodyFacts } from './request_facts.ts';
 import type { ResponseHead } from './response_parser.ts';
 import { withField } from './scan_body.ts';
@@ -18,6 +18,8 @@ import { UrlExchange } from './url_exchange.ts';
 export interface GraphHost extends ExchangeHost {
   graph(name: string): GraphSpec | null;
   service(id: string): ServiceLive | null;
+  /** Null: of a table that is no longer in use. */
+  condition(path: string): Condition | null;
 }
 
 export interface GraphOptions {
@@ -157,7 +159,7 @@ class GraphRun {
   private async sequence(steps: readonly GraphStep[], body: Buffer, tail: boolean): Promise<StepResult> {
     let before: Collected | null = null;
     for (const [i, step] of steps.entries()) {
-      if (step.condition !== null && before !== null && !holds(step.condition, before.body)) return before;
+      if (step.condition !== null && before !== null && !this.holds(step.condition, before.body)) return before;
       const input: Buffer = step.data === '$response' && before !== null ? before.body : body;
       const last = i === steps.length - 1;
       const result = await this.step(step, input, tail && last);
@@ -179,7 +181,7 @@ class GraphRun {
   }
 
   private async switchOver(steps: readonly GraphStep[], body: Buffer, tail: boolean): Promise<StepResult> {
-    const step = steps.find(({ condition }) => condition === null || holds(condition, body));
+    const step = steps.find(({ condition }) => condition === null || this.holds(condition, body));
     if (step !== undefined) return this.step(step, body, tail);
     const json = Buffer.from(
       JSON.stringify({ error: 'Failed to route to any service.', cause: 'None of the routes matched.' }),
@@ -201,6 +203,16 @@ class GraphRun {
       parts.push(`${JSON.stringify(step.name === '' ? String(i) : step.name)}:${asJson(result.body)}`);
     }
     return { status: 200, head: JSON_HEAD, body: Buffer.from(`{${parts.join(',')}}`) };
+  }
+
+  private holds(condition: string, body: Buffer): boolean {
+    const test = this.host.condition(condition);
+    try {
+      return test?.(JSON.parse(body.toString('utf8'))) ?? false;
+    } catch {
+      // What is no JSON has no path that leads anywhere.
+      return false;
+    }
   }
 
   private async step(step: GraphStep, input: Buffer, tail: boolean): Promise<StepResult> {
@@ -282,14 +294,6 @@ function edited(body: Buffer, name: string, value: string | boolean): Buffer {
     return withField(body, name, bodyFacts(body, undefined).fields[name], value);
   } catch {
     return body;
-  }
-}
-
-function holds(condition: string, body: Buffer): boolean {
-  try {
-    return compileCondition(condition)(JSON.parse(body.toString('utf8')));
-  } catch {
-    return false;
   }
 }
 

@@ -94,16 +94,41 @@ const COMPARE: Readonly<Record<string, (a: string | number, b: string | number) 
   '>=': (a, b) => a >= b,
 };
 
+interface Comparison {
+  readonly left: string;
+  readonly operator: string;
+  readonly right: string;
+}
+
+/** The first operator that is not within quotes or an inner query. */
+function comparisonOf(query: string): Comparison | null {
+  let depth = 0;
+  let quoted = false;
+  for (let i = 0; i < query.length; i++) {
+    const char = query[i] as string;
+    if (char === '\\') i++;
+    else if (char === '"') quoted = !quoted;
+    else if (!quoted && char === '(') depth++;
+    else if (!quoted && char === ')') depth--;
+    else if (!quoted && depth === 0) {
+      const operator = /^(?:==|!=|<=|>=|!%|=|<|>|%)/.exec(query.slice(i, i + 2))?.[0];
+      if (operator === undefined) continue;
+      return { left: query.slice(0, i).trim(), operator, right: query.slice(i + operator.length).trim() };
+    }
+  }
+  return null;
+}
+
 /** `key op value` of a query; gjson compares strings with strings and numbers with numbers. */
 function queryTest(path: string, query: string): Condition {
-  const match = /^([^=!<>%]*?)\s*(==|=|!=|<=|<|>=|>|!%|%)\s*(.+)$/.exec(query.trim());
-  if (match === null) {
+  const comparison = comparisonOf(query);
+  if (comparison === null) {
     const exists = compileSteps(path, query.trim());
     return (item) => exists(item) !== undefined;
   }
-  const left: Step = match[1] === '' ? (item) => item : compileSteps(path, match[1] as string);
-  const operator = match[2] as string;
-  const right = literal(path, match[3] as string);
+  const left: Step = comparison.left === '' ? (item) => item : compileSteps(path, comparison.left);
+  const { operator } = comparison;
+  const right = literal(path, comparison.right);
   if (operator === '%' || operator === '!%') {
     const pattern = String(right);
     return (item) => {

@@ -5,6 +5,7 @@ import { type ScorerWeights, scorerWeights } from '../pick/scorers.ts';
 import type { GraphSpec } from '../spec/fleet_spec.ts';
 import { ExternalTarget } from './endpoint.ts';
 import type { External } from './exchange.ts';
+import { type Condition, compileCondition } from './json_path.ts';
 import type { RoutingTable, ServiceRoute } from './routing_table.ts';
 
 export interface TableIndex {
@@ -14,6 +15,8 @@ export interface TableIndex {
   readonly models: ReadonlyMap<string, string>;
   /** By id, and by the bare name where that names nothing else. */
   readonly graphs: ReadonlyMap<string, GraphSpec>;
+  /** Of the steps of graphs, by their text. */
+  readonly conditions: ReadonlyMap<string, Condition>;
   readonly matcher: RouteMatcher | null;
   readonly externals: ReadonlyMap<string, External>;
   readonly weights: ScorerWeights;
@@ -46,6 +49,18 @@ function graphsOf(graphs: readonly GraphSpec[], models: ReadonlyMap<string, stri
   return found;
 }
 
+function conditionsOf(graphs: readonly GraphSpec[]): Map<string, Condition> {
+  const conditions = new Map<string, Condition>();
+  for (const { nodes } of graphs) {
+    for (const { steps } of Object.values(nodes)) {
+      for (const { condition } of steps) {
+        if (condition !== null && !conditions.has(condition)) conditions.set(condition, compileCondition(condition));
+      }
+    }
+  }
+  return conditions;
+}
+
 /** @throws TokenmillError invalid_manifest */
 export function indexTable(
   table: RoutingTable,
@@ -70,6 +85,7 @@ export function indexTable(
     services: new Map(table.services.map((service) => [service.id, service])),
     models,
     graphs: graphsOf(table.graphs, models),
+    conditions: conditionsOf(table.graphs),
     matcher: table.routes.length === 0 ? null : new RouteMatcher(table.routes),
     externals,
     weights: scorerWeights(table.gateway.scorers),
