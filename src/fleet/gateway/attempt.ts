@@ -4,7 +4,7 @@ import { EventBoundary } from './event_boundary.ts';
 import { requestHead } from './request_head.ts';
 import type { ResponseHead } from './response_parser.ts';
 import type { RevisionLive } from './service.ts';
-import { lineEnds, type TokenUsage, usageOf } from './token_usage.ts';
+import { endsWithDone, lineEnds, type TokenUsage, usageOf } from './token_usage.ts';
 import type { UpstreamCall, UpstreamHandler } from './upstream.ts';
 
 /** Plain answers up to this length are sent when they are whole, so that a broken one can be had again elsewhere. */
@@ -140,14 +140,30 @@ export class Attempt implements UpstreamHandler {
     this.call?.resume();
   }
 
-  get isStream(): boolean {
+  private get isStream(): boolean {
     return this.events !== null;
+  }
+
+  /** Adds its tokens and times to the revision's counters; `promptEstimate` for an answer that does not say. */
+  count(promptEstimate: number): TokenUsage {
+    const usage = this.usage();
+    const promptTokens = usage === null ? 0 : usage.promptTokens || promptEstimate;
+    const outputTokens = usage?.outputTokens ?? 0;
+    const { revision, firstAt, lastAt, startedAt } = this;
+    if (revision === null) return { promptTokens, outputTokens };
+    revision.promptTokens += promptTokens;
+    revision.outputTokens += outputTokens;
+    if (this.isStream && firstAt !== null) {
+      revision.ttft.observe(firstAt - startedAt);
+      if (outputTokens > 1) revision.tpot.observe((lastAt - firstAt) / (outputTokens - 1));
+    }
+    return { promptTokens, outputTokens };
   }
 
   /** As the answer says; of a stream that says nothing, its events but the closing one. Null = not known. */
   usage(): TokenUsage | null {
     const told = usageOf(this.collected ?? this.tail);
     if (told !== null || !this.isStream) return told;
-    return { promptTokens: 0, outputTokens: Math.max(0, (this.lines >> 1) - 1) };
+    return { promptTokens: 0, outputTokens: Math.max(0, (this.lines >> 1) - (endsWithDone(this.tail) ? 1 : 0)) };
   }
 }

@@ -2,89 +2,33 @@
  * One request of a client from its arrival at a service to its end: held or sent, tried again elsewhere while no byte of an answer
  * went out, hedged, passed on as it comes, broken off when the client leaves.
  */
-import { TokenmillError } from '../../base/errors.ts';
+import type { TokenmillError } from '../../base/errors.ts';
 import type { Outcome } from '../pick/breaker.ts';
 import type { Dropped, Held } from '../pick/hold_queue.ts';
 import type { PrefixHashes } from '../pick/prefix_index.ts';
-import { decideHedge, decideRetry, hedgeAt } from '../pick/retry_budget.ts';
-import { chooseRevision, type HeaderOf } from '../pick/split.ts';
+import { decideHedge, decideRetry, hedgeAt, type Attempt as Progress } from '../pick/retry_budget.ts';
+import { chooseRevision } from '../pick/split.ts';
 import { Attempt, type AttemptOwner } from './attempt.ts';
-import type { ExternalTarget } from './endpoint.ts';
-import { codedError, type Dialect } from './http_errors.ts';
-import { type BodyFacts, promptTokensOf } from './request_facts.ts';
-import { withField } from './scan_body.ts';
+import {
+  answerHeaders,
+  type ClientRequest,
+  type ExchangeEnd,
+  type ExchangeHost,
+  type ExchangeOptions,
+  type External,
+  externalFields,
+  outcomeOf,
+  refusal,
+  renamedBody,
+  unanswered,
+} from './client_request.ts';
+import { codedError } from './http_errors.ts';
+import { promptTokensOf } from './request_facts.ts';
 import type { Choice, Holdable, RevisionLive, ServiceLive } from './service.ts';
 import type { AnswerSink } from './sink.ts';
 
-export interface ClientRequest {
-  readonly id: string;
-  readonly method: string;
-  /** With the query, after rewrites. */
-  readonly path: string;
-  readonly dialect: Dialect;
-  readonly fields: string;
-  readonly body: Buffer | null;
-  readonly facts: BodyFacts;
-  readonly header: HeaderOf;
-  /** Whose it is, for fairness. */
-  readonly key: string;
-  readonly sessionKey: string | null;
-  /** Higher goes first. */
-  readonly priority: number;
-  /** Of the whole request, ms; 0 = none. */
-  readonly timeoutMs: number;
-}
-
-export interface External {
-  readonly name: string;
-  readonly url: string;
-  readonly key: string | null;
-  readonly model: string;
-  readonly target: ExternalTarget;
-}
-
-export interface ExchangeEnd {
-  /** Sent to the client; 499 = it left. */
-  readonly status: number;
-  readonly promptTokens: number;
-  readonly outputTokens: number;
-  readonly revision: string | null;
-}
-
-/** What an exchange needs of the gateway. */
-export interface ExchangeHost {
-  now(): number;
-  /** Uniform in [0, 1). */
-  draw(): number;
-  serviceOf(model: string): ServiceLive | null;
-  externalOf(name: string): External | null;
-  prefixOf(service: ServiceLive, prompt: Buffer): PrefixHashes | null;
-  /** Held requests of the service may have room now. */
-  pump(service: ServiceLive): void;
-  opened(exchange: Exchange): void;
-  closed(exchange: Exchange, end: ExchangeEnd): void;
-  counted(service: ServiceLive, what: 'retries' | 'hedges' | 'fallbacks' | 'aborts'): void;
-  /** Tries of one request, the first included. */
-  readonly maxAttempts: number;
-  /** Comments to streams that wait for their first byte; 0 = none. */
-  readonly keepAliveMs: number;
-}
-
-export interface ExchangeOptions {
-  /** A copy of another request: one try at this revision, no holding, no counting of arrivals. */
-  readonly shadowOf?: RevisionLive;
-  /** On every answer: limits of the key. */
-  readonly extraHeaders?: readonly string[];
-  readonly onEnd?: (end: ExchangeEnd) => void;
-}
-
 const BACKOFF_MS = 50;
 const MAX_BACKOFF_MS = 1000;
-
-function outcomeOf(status: number): Outcome {
-  if (status === 502 || status === 503 || status === 504) return 'gatewayFailure';
-  return status >= 500 ? 'serverError' : status < 400 ? 'ok' : 'neutral';
-}
 
 export class Exchange implements AttemptOwner, Holdable {
   readonly request: ClientRequest;
@@ -202,22 +146,13 @@ export class Exchange implements AttemptOwner, Holdable {
       for (const evicted of offered.evicted) (evicted.held.value as Exchange).dropped(evicted);
       return;
     }
-    this.unserved(this.refusal(offered.status, offered.retryAfterMs), offered.reason);
-  }
-
-  private refusal(status: 429 | 503, retryAfterMs: number): TokenmillError {
-    const why = status === 429 ? 'All replicas are busy' : 'No replica is ready';
-    return new TokenmillError(
-      status === 429 ? 'queue_full' : 'no_ready_replica',
-      `${why} and the request for ${this.modelName} could not be held (any longer).`,
-      { remedy: 'Try again after the time in Retry-After.', retryAfterS: retryAfterMs / 1000 },
-    );
+    this.unserved(refusal(this.modelName, offered.status, offered.retryAfterMs), offered.reason);
   }
 
   /** Taken out of the queue without an endpoint. */
   dropped({ status, reason }: Dropped<Holdable>): void {
     this.held = null;
-    if (!this.over) this.unserved(this.refusal(status, 1000), reason);
+    if (!this.over) this.unserved(refusal(this.modelName, status, 1000), reason);
   }
 
   released(now: number): void {
@@ -237,7 +172,7 @@ export class Exchange implements AttemptOwner, Holdable {
     if (revision === null) return null;
     if (this.prefix === undefined) {
       const { prompt } = request.facts;
-      this.prefix = prompt === null ? null : this.host.prefixOf(service, prompt);
+      this.prefix = prompt === null || service.endpoints.size < 2 ? null : this.host.prefixOf(service, prompt);
     }
     const facts = {
       prefix: this.prefix,
@@ -287,28 +222,29 @@ export class Exchange implements AttemptOwner, Holdable {
     return left;
   }
 
+  private progress(now: number): Progress {
+    const answered = this.winner !== null && this.winner.collected === null;
+    return { attempts: this.attempts, maxAttempts: this.host.maxAttempts, answered, othersLeft: this.othersLeft(now) };
+  }
+
   private armHedge(now: number): void {
     const { hedgeAfterMs } = this.service.route.traffic;
     if (hedgeAfterMs === 0 || this.timer !== null || this.options.shadowOf !== undefined) return;
-    const { maxAttempts } = this.host;
-    const attempt = { attempts: this.attempts, maxAttempts, answered: false, othersLeft: this.othersLeft(now) };
-    const at = hedgeAt(attempt, hedgeAfterMs, now);
-    if (at === null) return;
-    this.timer = setTimeout(
-      () => {
-        this.timer = null;
-        const later = this.host.now();
-        const othersLeft = this.othersLeft(later);
-        const again = { attempts: this.attempts, maxAttempts, answered: this.winner !== null, othersLeft };
-        if (this.over || this.live.length === 0) return;
-        if (!decideHedge(again, hedgeAfterMs, now, this.service.retries, later)) return;
-        const choice = this.nextChoice(later);
-        if (choice === null) return;
-        this.host.counted(this.service, 'hedges');
-        this.launch(choice);
-      },
-      Math.max(0, at - now),
-    );
+    const at = hedgeAt(this.progress(now), hedgeAfterMs, now);
+    if (at !== null) this.timer = setTimeout(() => this.hedge(now, at), at - now);
+  }
+
+  private hedge(startedAt: number, at: number): void {
+    this.timer = null;
+    if (this.over || this.live.length === 0) return;
+    const { hedgeAfterMs } = this.service.route.traffic;
+    // Timers may ring a part of a millisecond early.
+    const now = Math.max(at, this.host.now());
+    if (!decideHedge(this.progress(now), hedgeAfterMs, startedAt, this.service.retries, now)) return;
+    const choice = this.nextChoice(now);
+    if (choice === null) return;
+    this.host.counted(this.service, 'hedges');
+    this.launch(choice);
   }
 
   // What attempts report.
@@ -343,13 +279,7 @@ export class Exchange implements AttemptOwner, Holdable {
 
   private mayRetry(status: number | null, now: number): boolean {
     if (this.options.shadowOf !== undefined) return false;
-    const attempt = {
-      attempts: this.attempts,
-      maxAttempts: this.host.maxAttempts,
-      answered: this.winner !== null && this.winner.collected === null,
-      othersLeft: this.othersLeft(now),
-    };
-    return decideRetry(attempt, status, this.service.retries, now).retry;
+    return decideRetry(this.progress(now), status, this.service.retries, now).retry;
   }
 
   private again(now: number): void {
@@ -371,24 +301,8 @@ export class Exchange implements AttemptOwner, Holdable {
     if (collected !== null) this.sink.whole(head, this.extraHeaders(attempt), collected);
     else this.sink.end();
     this.settle(attempt, outcomeOf(head.status), false);
-    const usage = this.measured(attempt);
+    const usage = attempt.count(this.promptTokens);
     this.close({ status: head.status, ...usage, revision: attempt.revision?.id ?? null });
-  }
-
-  private measured(attempt: Attempt): { promptTokens: number; outputTokens: number } {
-    const usage = attempt.usage();
-    const promptTokens = usage === null ? 0 : usage.promptTokens || this.promptTokens;
-    const outputTokens = usage?.outputTokens ?? 0;
-    const { revision, firstAt, lastAt, startedAt } = attempt;
-    if (revision !== null) {
-      revision.promptTokens += promptTokens;
-      revision.outputTokens += outputTokens;
-      if (attempt.isStream && firstAt !== null) {
-        revision.ttft.observe(firstAt - startedAt);
-        if (outputTokens > 1) revision.tpot.observe((lastAt - firstAt) / (outputTokens - 1));
-      }
-    }
-    return { promptTokens, outputTokens };
   }
 
   attemptFails(attempt: Attempt, error: Error): void {
@@ -399,7 +313,7 @@ export class Exchange implements AttemptOwner, Holdable {
     this.settle(attempt, 'gatewayFailure', true);
     if (this.live.length > 0) return;
     if (answered) {
-      const usage = this.measured(attempt);
+      const usage = attempt.count(this.promptTokens);
       const broken = codedError('replica_failed', `The replica broke the answer off: ${error.message}.`);
       this.sink.fail(broken, null, []);
       this.close({ status: broken.status, ...usage, revision: attempt.revision?.id ?? null });
@@ -415,13 +329,8 @@ export class Exchange implements AttemptOwner, Holdable {
     const { ttlMs, coldTtlMs } = this.service.route.traffic.queue;
     const deadline = this.startedAt + (this.service.hasReady ? ttlMs : Math.max(ttlMs, coldTtlMs));
     this.waitsFor = Math.min(MAX_BACKOFF_MS, this.waitsFor === 0 ? BACKOFF_MS : this.waitsFor * 2);
-    const broken = this.lastError;
     if (this.options.shadowOf !== undefined || now + this.waitsFor > deadline) {
-      this.fail(
-        broken === null
-          ? codedError('no_ready_replica', `No replica of ${this.modelName} could be asked.`)
-          : codedError('replica_failed', `No replica of ${this.modelName} gave an answer: ${broken.message}.`),
-      );
+      this.fail(unanswered(this.modelName, this.lastError));
       return;
     }
     this.stopTimer();
@@ -461,11 +370,6 @@ export class Exchange implements AttemptOwner, Holdable {
     return false;
   }
 
-  private renamed(model: string): Buffer | null {
-    const { body, facts } = this.request;
-    return body === null || facts.model === null ? body : withField(body, 'model', facts.fields['model'], model);
-  }
-
   private fallBackTo(service: ServiceLive, name: string, now: number): void {
     this.host.counted(this.service, 'fallbacks');
     this.leaveService();
@@ -473,7 +377,7 @@ export class Exchange implements AttemptOwner, Holdable {
     this.attempts = 0;
     this.tried.clear();
     this.prefix = undefined;
-    this.body = this.renamed(name);
+    this.body = renamedBody(this.request, name);
     service.arrivals++;
     service.lastActiveAt = now;
     this.place(now);
@@ -486,9 +390,7 @@ export class Exchange implements AttemptOwner, Holdable {
     this.live.push(attempt);
     this.countInFlight();
     const { method, path, facts } = this.request;
-    // A stranger gets the question and nothing about who asked.
-    const fields = `content-type: application/json\r\naccept: ${facts.stream ? 'text/event-stream' : 'application/json'}\r\n`;
-    attempt.send({ method, path, fields, body: this.renamed(model) });
+    attempt.send({ method, path, fields: externalFields(facts), body: renamedBody(this.request, model) });
   }
 
   /** Called now and then: silence, keep-alive comments, the time of the whole request. */
@@ -501,7 +403,8 @@ export class Exchange implements AttemptOwner, Holdable {
     }
     const idleMs = this.service.route.traffic.idleTimeoutMs;
     for (const attempt of idleMs > 0 ? [...this.live] : []) {
-      if (now - attempt.lastAt <= idleMs) continue;
+      // Before the first byte a replica may compute for long; whether it still lives is its liveness probe's to say.
+      if (attempt.firstAt === null || now - attempt.lastAt <= idleMs) continue;
       if (attempt.paused) {
         this.clientLeft();
         return;
@@ -523,11 +426,7 @@ export class Exchange implements AttemptOwner, Holdable {
   }
 
   private extraHeaders(attempt: Attempt): string[] {
-    const extra = ['x-gateway-destination-endpoint-served', attempt.target.host];
-    if (!attempt.head?.headers.some((name) => name.toLowerCase() === 'x-request-id'))
-      extra.push('x-request-id', this.request.id);
-    if (attempt.revision !== null) extra.push('x-tokenmill-revision', attempt.revision.id);
-    return this.options.extraHeaders === undefined ? extra : [...extra, ...this.options.extraHeaders];
+    return answerHeaders(attempt, this.request.id, this.options.extraHeaders ?? []);
   }
 
   /** An attempt is over: its endpoint is free of it, and its breaker knows. */
@@ -554,7 +453,7 @@ export class Exchange implements AttemptOwner, Holdable {
     const { winner } = this;
     for (const attempt of [...this.live]) this.settle(attempt, 'neutral', true);
     this.host.counted(this.service, 'aborts');
-    const usage = winner === null ? { promptTokens: 0, outputTokens: 0 } : this.measured(winner);
+    const usage = winner === null ? { promptTokens: 0, outputTokens: 0 } : winner.count(this.promptTokens);
     this.close({ status: 499, ...usage, revision: winner?.revision?.id ?? null });
   }
 

@@ -3,7 +3,8 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { TokenmillError } from '../../base/errors.ts';
 import { chooseBackend, type Routed } from '../pick/route_match.ts';
 import type { RouteRule } from '../spec/fleet_spec.ts';
-import { type ClientRequest, Exchange, type ExchangeEnd, type ExchangeHost } from './exchange.ts';
+import type { ClientRequest, ExchangeEnd, ExchangeHost } from './client_request.ts';
+import { Exchange } from './exchange.ts';
 import type { GraphRunner } from './graph.ts';
 import { asTokenmillError, codedError, type Dialect, httpError } from './http_errors.ts';
 import type { BodyReader } from './ingress.ts';
@@ -208,6 +209,9 @@ export class Front {
     const required = host.index?.table.gateway.requireKey ?? false;
     const model = destination.kind === 'graph' ? destination.name : destination.model;
     const estimate = promptTokensOf(facts) + (facts.maxTokens ?? DEFAULT_MAX_TOKENS);
+    if (required && host.keys === null) {
+      throw codedError('unauthorized', 'Requests need a key, and the gateway has no store of keys.');
+    }
     const admitted = host.keys === null ? null : host.keys.admit(token, model, estimate, required);
     const id = requestId(req.headers['x-request-id']);
     const body = this.bodyFor(plan.body, facts, destination);

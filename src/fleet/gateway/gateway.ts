@@ -11,7 +11,8 @@ import { TokenmillError } from '../../base/errors.ts';
 import { mix32 } from '../pick/hash.ts';
 import { type PrefixHashes, PromptHasher } from '../pick/prefix_index.ts';
 import type { GraphSpec } from '../spec/fleet_spec.ts';
-import type { ClientRequest, Exchange, ExchangeEnd, External } from './exchange.ts';
+import type { ClientRequest, ExchangeEnd, External } from './client_request.ts';
+import type { Exchange } from './exchange.ts';
 import { Front, type FrontHost } from './front.ts';
 import { type GraphHost, GraphRunner } from './graph.ts';
 import { BodyReader } from './ingress.ts';
@@ -55,6 +56,7 @@ const DEFAULTS = {
 };
 
 const TICK_MS = 100;
+const MAX_RETIRED = 256;
 const IDLE_CONNECTION_MS = 30_000;
 const HEAD_TIMEOUT_MS = 60_000;
 
@@ -77,6 +79,8 @@ export class Gateway implements FrontHost, GraphHost {
   private readonly server: Server;
   private readonly options: Required<Omit<GatewayOptions, 'log' | 'keys' | 'clock' | 'seed' | 'env'>>;
   private readonly services = new Map<string, ServiceLive>();
+  /** Left the table: their counters go on when they come back. */
+  private readonly retired = new Map<string, ServiceLive>();
   private readonly exchanges = new Set<Exchange>();
   private readonly counters = new Map<string, { -readonly [K in keyof ServiceCounters]: number }>();
   private readonly shadows: Shadows;
@@ -154,22 +158,25 @@ export class Gateway implements FrontHost, GraphHost {
       this.log.warn({ variable: name }, 'an external server is left out: the variable with its key is not set');
     }
     for (const [id, route] of index.services) {
-      const known = this.services.get(id);
-      if (known === undefined) this.services.set(id, new ServiceLive(route, index.weights, now));
-      else known.apply(route, index.weights, now);
+      const known = this.services.get(id) ?? this.retired.get(id);
+      this.retired.delete(id);
+      this.services.set(id, known ?? new ServiceLive(route, index.weights, now));
+      known?.apply(route, index.weights, now);
     }
-    for (const [id, service] of this.services) if (!index.services.has(id)) this.removeService(id, service, now);
+    for (const [id, service] of this.services) if (!index.services.has(id)) this.retire(id, service, now);
     this.graphs.keepTargets(urlsOf(table.graphs));
     this.sample();
     for (const service of this.services.values()) this.pump(service);
   }
 
-  private removeService(id: string, service: ServiceLive, now: number): void {
-    const route = { ...service.route, revisions: [], holds: false };
-    service.apply(route, (this.index as TableIndex).weights, now);
-    for (const dropped of service.queue.close()) (dropped.held.value as Exchange).dropped(dropped);
+  private retire(id: string, service: ServiceLive, now: number): void {
     this.services.delete(id);
-    this.counters.delete(id);
+    for (const dropped of service.retire(now)) (dropped.held.value as Exchange).dropped(dropped);
+    this.retired.set(id, service);
+    if (this.retired.size <= MAX_RETIRED) return;
+    const [oldest] = this.retired.keys();
+    this.retired.delete(oldest as string);
+    this.counters.delete(oldest as string);
   }
 
   stats(): GatewayStats {

@@ -177,8 +177,15 @@ class GatewayProcess {
 
   private applyTable(table: RoutingTable): void {
     this.gateway.applyTable(table);
-    writeTable(this.settings.table, table);
-    forwardTable(table);
+    try {
+      writeTable(this.settings.table, table);
+    } catch (error) {
+      this.log.error(
+        { err: error, path: this.settings.table },
+        'the table is in use and could not be kept for a restart',
+      );
+    }
+    if (this.settings.successor) forwardTable(table);
   }
 
   /** The successor's pid. */
@@ -189,7 +196,7 @@ class GatewayProcess {
     try {
       const child = await startSuccessor({ gateway, log, script, args: [...args, '--successor'] });
       this.control.close();
-      void drainInto(child, gateway, this.settings.drainMs).then((ended) => this.end(ended));
+      void drainInto(child, gateway, this.settings.drainMs, this.settings.successor).then((ended) => this.end(ended));
       return child.pid as number;
     } catch (error) {
       this.leaving = false;

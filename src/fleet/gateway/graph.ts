@@ -4,8 +4,9 @@
  */
 import type { TokenmillError } from '../../base/errors.ts';
 import type { GraphNode, GraphSpec, GraphStep } from '../spec/fleet_spec.ts';
+import type { ClientRequest, ExchangeEnd, ExchangeHost } from './client_request.ts';
 import { ExternalTarget } from './endpoint.ts';
-import { type ClientRequest, Exchange, type ExchangeEnd, type ExchangeHost } from './exchange.ts';
+import { Exchange } from './exchange.ts';
 import { codedError } from './http_errors.ts';
 import type { Condition } from './json_path.ts';
 import { bodyFacts } from './request_facts.ts';

@@ -66,13 +66,20 @@ export function startSuccessor({ gateway, log, script, args }: HandoverOptions):
 }
 
 /** Reports to the successor until the work that is left is done, then lets go of it. True when all ended in time. */
-export async function drainInto(child: ChildProcess, gateway: Gateway, timeoutMs: number): Promise<boolean> {
+export async function drainInto(
+  child: ChildProcess,
+  gateway: Gateway,
+  timeoutMs: number,
+  hasPredecessor: boolean,
+): Promise<boolean> {
   const report = (): void => {
     const down: Downward = { kind: 'stats', stats: gateway.stats() };
     if (child.connected) child.send(down, () => {});
   };
   const timer = setInterval(report, REPORT_MS);
   const ended = await gateway.drain('serve', timeoutMs);
+  // What a predecessor still has is reported through this process.
+  if (hasPredecessor && process.connected) await new Promise((resolve) => process.once('disconnect', resolve));
   clearInterval(timer);
   report();
   await new Promise<void>((resolve) => {

@@ -1,6 +1,6 @@
 /** One service while the gateway runs: its route, its endpoints, its held requests and its counters. */
 import { Breaker } from '../pick/breaker.ts';
-import { HoldQueue, type Pool } from '../pick/hold_queue.ts';
+import { type Dropped, HoldQueue, type Pool } from '../pick/hold_queue.ts';
 import { type Candidate, pickEndpoints } from '../pick/picker.ts';
 import { PrefixIndex } from '../pick/prefix_index.ts';
 import { RetryBudget } from '../pick/retry_budget.ts';
@@ -69,7 +69,7 @@ const NONE: ReadonlySet<string> = new Set();
 export class ServiceLive {
   readonly id: string;
   route: ServiceRoute;
-  readonly queue: HoldQueue<Holdable>;
+  queue: HoldQueue<Holdable>;
   readonly retries = new RetryBudget();
   readonly prefixes = new PrefixIndex();
   readonly revisions = new Map<string, RevisionLive>();
@@ -111,6 +111,14 @@ export class ServiceLive {
     this.endpointsSince = ready ? (this.endpointsSince ?? now) : null;
   }
 
+  /** Leaves the table; its counters stay for when it comes back. What was held is returned. */
+  retire(now: number): readonly Dropped<Holdable>[] {
+    this.apply({ ...this.route, revisions: [], holds: false }, this.weights, now);
+    const dropped = this.queue.close();
+    this.queue = new HoldQueue(this.route.traffic.queue);
+    return dropped;
+  }
+
   private applyRevision(route: RevisionRoute, named: Set<string>): void {
     const revision = this.revisions.get(route.id) ?? new RevisionLive(route.id);
     this.revisions.set(route.id, revision);
@@ -119,6 +127,7 @@ export class ServiceLive {
       named.add(spec.id);
       const known = this.endpoints.get(spec.id)?.endpoint;
       const endpoint = known?.url === spec.url ? known : new EndpointLive(spec);
+      if (known !== undefined && known !== endpoint) known.pool.drain();
       endpoint.state = spec.state;
       this.endpoints.set(spec.id, { endpoint, revision });
       if (spec.state === 'ready') ready.push(endpoint);

@@ -1,12 +1,14 @@
 /** Copies of requests whose answers nobody gets: shadows within a service and mirrors of routes. Never in the way of the others. */
-import { type ClientRequest, Exchange, type ExchangeHost } from './exchange.ts';
-import { withField } from './scan_body.ts';
+import { type ClientRequest, type ExchangeHost, renamedBody } from './client_request.ts';
+import { Exchange } from './exchange.ts';
 import type { RevisionLive, ServiceLive } from './service.ts';
 import { DropSink } from './sink.ts';
 
 /** Under way at once; more are dropped. */
 const MAX_COPIES = 64;
 const MAX_COPY_BYTES = 64 * 2 ** 20;
+/** No client leaves a copy that hangs. */
+const COPY_TIMEOUT_MS = 600_000;
 
 export interface ShadowHost extends ExchangeHost {
   counted(
@@ -36,12 +38,8 @@ export class Shadows {
   }
 
   mirror(service: ServiceLive, request: ClientRequest): void {
-    const { body, facts } = request;
-    const name = service.route.models[0] as string;
-    const copy =
-      body === null || facts.model === null
-        ? request
-        : { ...request, body: withField(body, 'model', facts.fields['model'], name) };
+    const body = renamedBody(request, service.route.models[0] as string);
+    const copy = body === request.body ? request : { ...request, body };
     let most: RevisionLive | undefined;
     let share = -1;
     for (const { id, percent, endpoints } of service.route.revisions) {
@@ -65,6 +63,7 @@ export class Shadows {
       this.copies--;
       this.bytes -= bytes;
     };
-    new Exchange(this.host, service, request, new DropSink(), { shadowOf: revision, onEnd }).start();
+    const copy = { ...request, timeoutMs: request.timeoutMs || COPY_TIMEOUT_MS };
+    new Exchange(this.host, service, copy, new DropSink(), { shadowOf: revision, onEnd }).start();
   }
 }

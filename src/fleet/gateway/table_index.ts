@@ -3,8 +3,8 @@ import { TokenmillError } from '../../base/errors.ts';
 import { RouteMatcher } from '../pick/route_match.ts';
 import { type ScorerWeights, scorerWeights } from '../pick/scorers.ts';
 import type { GraphSpec } from '../spec/fleet_spec.ts';
+import type { External } from './client_request.ts';
 import { ExternalTarget } from './endpoint.ts';
-import type { External } from './exchange.ts';
 import { type Condition, compileCondition } from './json_path.ts';
 import type { RoutingTable, ServiceRoute } from './routing_table.ts';
 

@@ -37,3 +37,8 @@ export function lineEnds(pieces: readonly Buffer[]): number {
   }
   return count;
 }
+
+/** The closing event of OpenAI's streams, which is no token. */
+export function endsWithDone(pieces: readonly Buffer[]): boolean {
+  return pieces.at(-1)?.toString('latin1').trimEnd().endsWith('[DONE]') ?? false;
+}

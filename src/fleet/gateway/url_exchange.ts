@@ -1,7 +1,7 @@
 /** A request to a URL that a graph names: one try, no holding; otherwise as an {@link Exchange}. */
 import { Attempt, type AttemptOwner } from './attempt.ts';
+import type { ClientRequest, ExchangeEnd } from './client_request.ts';
 import type { ExternalTarget } from './endpoint.ts';
-import type { ClientRequest, ExchangeEnd } from './exchange.ts';
 import { codedError } from './http_errors.ts';
 import type { AnswerSink } from './sink.ts';
 

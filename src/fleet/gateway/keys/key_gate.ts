@@ -1,5 +1,5 @@
 /** What the gateway asks of keys; `requireKey` off and no key in the request = everyone may do everything. */
-import type { ExchangeEnd } from '../exchange.ts';
+import type { ExchangeEnd } from '../client_request.ts';
 
 export interface Admitted {
   /** Of whom, for fairness; '' = nobody. */

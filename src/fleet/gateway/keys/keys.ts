@@ -10,7 +10,7 @@ import {
   reserve,
   settle,
 } from '../../pick/rate_limit.ts';
-import type { ExchangeEnd } from '../exchange.ts';
+import type { ExchangeEnd } from '../client_request.ts';
 import type { Admitted, KeyGate } from './key_gate.ts';
 import type { KeyRecord, KeyStore, UsageRow } from './key_store.ts';
 
