@@ -178,11 +178,20 @@ export class PrefixIndex {
       }
     }
     const { blocksPerEndpoint, maxBlocks } = this.limits;
-    if ((this.counts[slot] as number) >= blocksPerEndpoint || this.holdingCount >= maxBlocks) {
-      if (this.oldest[slot] === NONE) return;
-      this.dropOldest(slot);
+    if ((this.counts[slot] as number) >= blocksPerEndpoint) this.dropOldest(slot);
+    else if (this.holdingCount >= maxBlocks) this.dropOldest(this.fullest());
+    // Dropping may have taken the block with it.
+    const kept = this.find(lo, hi);
+    this.hold(slot, kept === NONE ? this.addBlock(lo, hi) : kept);
+  }
+
+  /** So that endpoints that come late get their part of what is left. */
+  private fullest(): number {
+    let fullest = 0;
+    for (let slot = 1; slot < this.counts.length; slot++) {
+      if ((this.counts[slot] as number) > (this.counts[fullest] as number)) fullest = slot;
     }
-    this.hold(slot, block === NONE ? this.addBlock(lo, hi) : block);
+    return fullest;
   }
 
   private hold(slot: number, block: number): void {
