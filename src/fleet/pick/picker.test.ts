@@ -115,9 +115,9 @@ describe('picker', () => {
     ];
     const picked = pickEndpoints(policy(), NOTHING, endpoints, REQUEST, 1);
     expect(picked.map(({ id }) => id)).toEqual(['c', 'b', 'a']);
-    // queue 2 x 0.5, kv 2 x 1, prefix 0, lora 2 x 1, session 0, active 1 x 1, of 13.
-    expect(picked[0]?.score).toBeCloseTo(6 / 13, 12);
-    expect(scoresHeader(picked)).toBe('c=0.462,b=0.431,a=0.308');
+    // queue 2 x 0.5, kv 2 x 1, prefix 0, lora 2 x 1, session 0, active 1 x 1, of 11.
+    expect(picked[0]?.score).toBeCloseTo(6 / 11, 12);
+    expect(scoresHeader(picked)).toBe('c=0.545,b=0.509,a=0.364');
   });
 
   test('unavailable ones never, saturated ones last', () => {

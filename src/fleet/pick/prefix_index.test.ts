@@ -63,16 +63,23 @@ describe('prompt hashes', () => {
 /** The definition: a list of blocks per endpoint in order of use. */
 class PlainIndex {
   readonly held = new Map<string, string[]>();
+  readonly capacities = new Map<string, number>();
   private readonly capacity: number;
 
   constructor(capacity: number) {
     this.capacity = capacity;
   }
 
+  setCapacity(endpoint: string, blocks: number): void {
+    this.capacities.set(endpoint, Math.min(blocks, this.capacity));
+    this.record(endpoint, []);
+  }
+
   record(endpoint: string, keys: readonly string[]): void {
-    const kept = keys.slice(0, this.capacity);
+    const capacity = this.capacities.get(endpoint) ?? this.capacity;
+    const kept = keys.slice(0, capacity);
     const others = (this.held.get(endpoint) ?? []).filter((key) => !kept.includes(key));
-    this.held.set(endpoint, [...kept, ...others].slice(0, this.capacity));
+    this.held.set(endpoint, [...kept, ...others].slice(0, capacity));
   }
 
   match(endpoint: string, keys: readonly string[]): number {
@@ -92,7 +99,7 @@ describe('prefix index', () => {
   test('does what a plain list does', () => {
     const path = fc.array(fc.integer({ min: 1, max: 2 }), { minLength: 1, maxLength: 6 });
     const command = fc.record({
-      kind: fc.constantFrom('record', 'record', 'record', 'match', 'remove'),
+      kind: fc.constantFrom('record', 'record', 'record', 'match', 'remove', 'setCapacity'),
       endpoint: fc.constantFrom(...ENDPOINTS),
       path,
     });
@@ -107,6 +114,10 @@ describe('prefix index', () => {
           } else if (kind === 'remove') {
             index.remove(endpoint);
             plain.held.delete(endpoint);
+            plain.capacities.delete(endpoint);
+          } else if (kind === 'setCapacity') {
+            index.setCapacity(endpoint, blocks.length);
+            plain.setCapacity(endpoint, blocks.length);
           }
           const matched = new Int32Array(ENDPOINTS.length);
           index.match(hashesOf(blocks), ENDPOINTS, matched);
