@@ -9,7 +9,7 @@ import { KeyedHash } from './hash.ts';
 export type PrefixHashes = Uint32Array;
 
 /** What a token is taken for, bytes: nobody tokenizes here. */
-export const BYTES_PER_TOKEN = 4;
+const BYTES_PER_TOKEN = 4;
 
 const MIN_BLOCK_TOKENS = 64;
 const MAX_PROMPT_TOKENS = 131_072;
