@@ -3,12 +3,13 @@ import { pickEndpoints } from './picker.ts';
 import { PrefixIndex, PromptHasher } from './prefix_index.ts';
 import { scorerWeights } from './scorers.ts';
 import { SessionRing } from './session.ts';
-import { type Choose, makeTrace, runTrace } from './testdata/prefix_trace.ts';
+import { type Choose, makeTrace, runTrace, type TraceSetup } from './testdata/prefix_trace.ts';
 
 const REPLICAS = 6;
 /** About what eight of some forty conversations need. */
 const CACHE_TOKENS = 16_384;
 const TRACE = makeTrace(42, 400, 6);
+const SETUP: TraceSetup = { replicas: REPLICAS, cacheTokens: CACHE_TOKENS, load: 3, sampledEvery: 1 };
 
 /** The picker with its default weights; the index forgets about when the replicas do. */
 function picker(withSessions: boolean): Choose {
@@ -26,10 +27,11 @@ function picker(withSessions: boolean): Choose {
   };
 }
 
+const roundRobin = runTrace(TRACE, SETUP, (_turn, endpoints, number) => number % endpoints.length);
+
 test('prefix affinity finds at least 1.8 times the cached tokens of round robin, with no replica swamped', () => {
-  const roundRobin = runTrace(TRACE, REPLICAS, CACHE_TOKENS, (_turn, endpoints, number) => number % endpoints.length);
-  const affinity = runTrace(TRACE, REPLICAS, CACHE_TOKENS, picker(false));
-  const withSessions = runTrace(TRACE, REPLICAS, CACHE_TOKENS, picker(true));
+  const affinity = runTrace(TRACE, SETUP, picker(false));
+  const withSessions = runTrace(TRACE, SETUP, picker(true));
   // One replica with a cache without end would find 0.82.
   expect(roundRobin.hitShare).toBeCloseTo(0.34, 2);
   expect(affinity.hitShare).toBeCloseTo(0.77, 2);
@@ -37,4 +39,11 @@ test('prefix affinity finds at least 1.8 times the cached tokens of round robin,
   expect(affinity.hitShare / roundRobin.hitShare).toBeGreaterThan(1.8);
   expect(withSessions.hitShare / roundRobin.hitShare).toBeGreaterThan(1.8);
   expect(Math.max(affinity.busiest, withSessions.busiest)).toBeLessThan(1.1);
+});
+
+test('nearly full and with samples 96 arrivals old it does not herd', () => {
+  const affinity = runTrace(TRACE, { ...SETUP, load: 6.5, sampledEvery: 96 }, picker(false));
+  expect(affinity.hitShare / roundRobin.hitShare).toBeGreaterThan(1.8);
+  expect(affinity.waited).toBeLessThan(0.5);
+  expect(affinity.busiest).toBeLessThan(1.1);
 });

@@ -44,6 +44,23 @@ describe('scorers', () => {
     ['queue', [{ waiting: 0 }, { waiting: null }, { waiting: 4 }], [1, 0.5, 0]],
     ['queue', [{ waiting: 0 }, { waiting: 9, sampleAgeMs: 1001 }, { waiting: 4 }], [1, 0.5, 0]],
     ['queue', [{ waiting: null }, { sampleAgeMs: null }], [1, 1]],
+    // Four were sent to the first since its sample; that counts where some have a queue.
+    [
+      'queue',
+      [
+        { waiting: 0, running: 2, inFlight: 6 },
+        { waiting: 2, running: 4, inFlight: 6 },
+      ],
+      [0, 1],
+    ],
+    [
+      'queue',
+      [
+        { waiting: 0, running: 2, inFlight: 6 },
+        { waiting: 0, running: 4, inFlight: 4 },
+      ],
+      [1, 1],
+    ],
     ['running', [{ running: 2 }, { running: 6 }, { running: null }], [1, 0, 0.5]],
     ['kvCache', [{ kvUsage: 0.25 }, { kvUsage: 0.75 }, { kvUsage: null }], [0.75, 0.25, 0.5]],
     // An engine that says nonsense stays within 0..1.

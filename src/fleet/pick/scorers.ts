@@ -68,7 +68,14 @@ export const SCORERS = [
     alias: 'queue-scorer',
     weight: 2,
     doc: 'Requests waiting in the engine: the fewest 1, the most 0.',
-    score: (input, into) => fewest(input, into, ({ waiting }) => waiting),
+    score: (input, into) => {
+      // Where some have a queue, what was sent since the sample counts too: else all of it goes to the one that had none.
+      const { endpoints, fresh } = input;
+      const isQueued = endpoints.some(({ waiting }, i) => fresh[i] && waiting !== null && waiting > 0);
+      fewest(input, into, ({ waiting, inFlight, running }) =>
+        waiting !== null && isQueued ? Math.max(waiting, inFlight - (running ?? 0)) : waiting,
+      );
+    },
   },
   {
     name: 'running',

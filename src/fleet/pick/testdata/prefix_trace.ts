@@ -84,24 +84,41 @@ export interface TraceResult {
   readonly hitShare: number;
   /** Requests of the busiest replica, of the mean. */
   readonly busiest: number;
+  /** Requests that one found waiting before it, mean. */
+  readonly waited: number;
+}
+
+export interface TraceSetup {
+  readonly replicas: number;
+  readonly cacheTokens: number;
+  /** A request runs while so many for each replica arrive; 8 = all are full. */
+  readonly load: number;
+  /** What engines say is so many arrivals old at most. */
+  readonly sampledEvery: number;
 }
 
 export type Choose = (turn: Turn, endpoints: readonly EndpointView[], number: number) => number;
 
-export function runTrace(trace: readonly Turn[], replicas: number, cacheTokens: number, choose: Choose): TraceResult {
+export function runTrace(trace: readonly Turn[], setup: TraceSetup, choose: Choose): TraceResult {
+  const { replicas, cacheTokens, load, sampledEvery } = setup;
   const all = Array.from({ length: replicas }, () => new Replica(cacheTokens));
+  let sampled = all.map(viewOf);
   let hits = 0;
   let tokens = 0;
+  let waited = 0;
   for (const [now, turn] of trace.entries()) {
     for (const replica of all) replica.inFlight = replica.inFlight.filter((until) => until > now);
-    const chosen = all[choose(turn, all.map(viewOf), now)] as Replica;
+    if (now % sampledEvery === 0) sampled = all.map(viewOf);
+    const views = sampled.map((view, i) => ({ ...view, inFlight: all[i]!.inFlight.length }));
+    const chosen = all[choose(turn, views, now)] as Replica;
     hits += chosen.run(turn.prompt);
     tokens += turn.prompt.length / CHARS_PER_TOKEN;
-    // Runs while three more for each replica come, longer behind others.
-    chosen.inFlight.push(now + 3 * replicas * Math.max(1, chosen.inFlight.length / SLOTS));
+    waited += Math.max(0, chosen.inFlight.length + 1 - SLOTS);
+    // Longer behind others.
+    chosen.inFlight.push(now + load * replicas * Math.max(1, chosen.inFlight.length / SLOTS));
   }
   const most = Math.max(...all.map(({ requests }) => requests));
-  return { hitShare: hits / tokens, busiest: most / (trace.length / replicas) };
+  return { hitShare: hits / tokens, busiest: most / (trace.length / replicas), waited: waited / trace.length };
 }
 
 function viewOf({ inFlight }: Replica, index: number): EndpointView {
