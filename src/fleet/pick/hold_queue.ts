@@ -92,7 +92,10 @@ interface Band<T> {
 
 const RETRY_AFTER_MS = 1000;
 
-/** Of one service. All requests go through it: `offer`, then `take` while endpoints have room. */
+/**
+ * Of one service: `offer`, then `take` while endpoints have room. A request that finds the queue empty and room at an endpoint
+ * needs no place in it.
+ */
 export class HoldQueue<T> {
   /** May be replaced; holds for what is offered and expires from then on. */
   limits: QueueSpec;
@@ -130,7 +133,8 @@ export class HoldQueue<T> {
     const band = this.bands[0];
     if (band === undefined) return null;
     const flow = band.heap[0] as Flow<T>;
-    band.clock = flow.finish;
+    // A cancelled first request can leave a finish that is past already.
+    band.clock = Math.max(band.clock, flow.finish);
     flow.start = flow.finish;
     const item = flow.items.first as Item<T>;
     this.remove(item);
@@ -148,10 +152,12 @@ export class HoldQueue<T> {
   /** What was held too long. */
   expire(pool: Pool, now: number): readonly Dropped<T>[] {
     const dropped: Dropped<T>[] = [];
-    const status = pool.endpointsSince === null ? 503 : 429;
+    const { endpointsSince, holds } = pool;
+    const status = endpointsSince === null ? 503 : 429;
+    const reason = endpointsSince === null && !holds ? 'rejected-no-endpoints' : 'rejected-ttl-expired';
     for (let item = this.all.first; item !== null && this.expiryOf(item, pool) <= now; item = this.all.first) {
       this.remove(item);
-      dropped.push({ held: item, status, reason: 'rejected-ttl-expired' });
+      dropped.push({ held: item, status, reason });
     }
     return dropped;
   }
@@ -189,9 +195,9 @@ export class HoldQueue<T> {
    * The time without endpoints counts by itself: who waited for a cold start has the whole ttl once it is over. Both times
    * together bound it, however often endpoints come and go. Grows with the arrival, so the oldest expires first.
    */
-  private expiryOf({ heldAt }: Item<T>, { endpointsSince }: Pool): number {
+  private expiryOf({ heldAt }: Item<T>, { endpointsSince, holds }: Pool): number {
     const { ttlMs, coldTtlMs } = this.limits;
-    if (endpointsSince === null) return heldAt + coldTtlMs;
+    if (endpointsSince === null) return holds ? heldAt + coldTtlMs : heldAt;
     return Math.min(Math.max(heldAt, endpointsSince) + ttlMs, heldAt + coldTtlMs + ttlMs);
   }
 

@@ -45,7 +45,8 @@ export function pickEndpoints(
 ): readonly Candidate[] {
   const usable: EndpointView[] = [];
   const indexes: number[] = [];
-  for (const [index, endpoint] of endpoints.entries()) {
+  for (let index = 0; index < endpoints.length; index++) {
+    const endpoint = endpoints[index] as EndpointView;
     if (!endpoint.available) continue;
     usable.push(endpoint);
     indexes.push(index);

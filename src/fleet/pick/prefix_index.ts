@@ -9,7 +9,7 @@ import { KeyedHash } from './hash.ts';
 export type PrefixHashes = Uint32Array;
 
 /** What a token is taken for, bytes: nobody tokenizes here. */
-export const BYTES_PER_TOKEN = 4;
+const BYTES_PER_TOKEN = 4;
 
 const MIN_BLOCK_TOKENS = 64;
 const MAX_PROMPT_TOKENS = 131_072;
@@ -69,6 +69,18 @@ const LIMITS: PrefixIndexLimits = { blocksPerEndpoint: 31_250, maxBlocks: 1 << 2
 
 const NONE = -1;
 
+/** Of a block: its hash, the next block of the same bucket (or the next free one), its first holding. */
+const BLOCK_SIZE = 4;
+const LO = 0;
+const HI = 1;
+const NEXT_BLOCK = 2;
+const HOLDING = 3;
+
+/** Of a holding: the endpoint's slot, the next holding of the same block (or the next free one). */
+const HOLDING_SIZE = 2;
+const SLOT = 0;
+const NEXT_HOLDING = 1;
+
 /**
  * A hash table of blocks; each block has the list of its holdings (an endpoint that has it), and the holdings of an endpoint are
  * a list in order of use. So a prompt is looked up in one walk, whatever the number of endpoints. Everything is an index into
@@ -81,22 +93,19 @@ export class PrefixIndex {
   private newest = new Int32Array(16).fill(NONE);
   private oldest = new Int32Array(16).fill(NONE);
   private counts = new Int32Array(16);
+  private capacities = new Int32Array(16);
   private matched = new Int32Array(16);
 
   private buckets = new Int32Array(1024).fill(NONE);
-  private blockLo = new Uint32Array(1024);
-  private blockHi = new Uint32Array(1024);
-  /** Next block of the same bucket, or next free one. */
-  private blockNext = new Int32Array(1024);
-  private blockHolding = new Int32Array(1024);
+  /** Four numbers a block, together because they are read together. */
+  private blocks = new Int32Array(1024 * BLOCK_SIZE);
   private blockCount = 0;
   private blocksMade = 0;
   private freeBlock = NONE;
 
+  /** What `match` reads of a holding, two numbers each. */
+  private holdings = new Int32Array(1024 * HOLDING_SIZE);
   private holdingBlock = new Int32Array(1024);
-  private holdingSlot = new Int32Array(1024);
-  /** Next holding of the same block, or next free one. */
-  private holdingNext = new Int32Array(1024);
   private holdingNewer = new Int32Array(1024);
   private holdingOlder = new Int32Array(1024);
   private holdingCount = 0;
@@ -114,15 +123,16 @@ export class PrefixIndex {
 
   /** Blocks from the start of the prompt that each endpoint should still have, into `into[i]` for `endpoints[i]`. */
   match(prefix: PrefixHashes, endpoints: readonly string[], into: Int32Array): void {
-    const { matched, blockHolding, holdingNext, holdingSlot } = this;
+    const { matched, blocks, holdings } = this;
     matched.fill(0);
-    const blocks = prefix.length >> 1;
-    for (let i = 0; i < blocks; i++) {
+    const count = prefix.length >> 1;
+    for (let i = 0; i < count; i++) {
       const block = this.find(prefix[2 * i] as number, prefix[2 * i + 1] as number);
       if (block === NONE) break;
       let found = false;
-      for (let h = blockHolding[block] as number; h !== NONE; h = holdingNext[h] as number) {
-        const slot = holdingSlot[h] as number;
+      let h = blocks[block * BLOCK_SIZE + HOLDING] as number;
+      for (; h !== NONE; h = holdings[h * HOLDING_SIZE + NEXT_HOLDING] as number) {
+        const slot = holdings[h * HOLDING_SIZE + SLOT] as number;
         if (matched[slot] !== i) continue;
         matched[slot] = i + 1;
         found = true;
@@ -137,11 +147,18 @@ export class PrefixIndex {
 
   /** The endpoint got this prompt. */
   record(endpoint: string, prefix: PrefixHashes): void {
-    const blocks = Math.min(prefix.length >> 1, this.limits.blocksPerEndpoint);
-    if (blocks === 0) return;
+    if (prefix.length === 0) return;
     const slot = this.slotOf(endpoint);
+    const blocks = Math.min(prefix.length >> 1, this.capacities[slot] as number);
     // From the end: a block is of no use without those before it, so it must go before them.
     for (let i = blocks - 1; i >= 0; i--) this.touch(slot, prefix[2 * i] as number, prefix[2 * i + 1] as number);
+  }
+
+  /** Blocks that the endpoint's own cache holds, when that is known: no more than the limit are kept. */
+  setCapacity(endpoint: string, blocks: number): void {
+    const slot = this.slotOf(endpoint);
+    this.capacities[slot] = Math.max(0, Math.min(this.limits.blocksPerEndpoint, Math.floor(blocks)));
+    while ((this.counts[slot] as number) > (this.capacities[slot] as number)) this.dropOldest(slot);
   }
 
   /** Forgets an endpoint: it is gone, or its cache is. */
@@ -162,37 +179,48 @@ export class PrefixIndex {
       this.newest = doubled(this.newest, NONE);
       this.oldest = doubled(this.oldest, NONE);
       this.counts = doubled(this.counts, 0);
+      this.capacities = doubled(this.capacities, 0);
       this.matched = doubled(this.matched, 0);
     }
+    this.capacities[slot] = this.limits.blocksPerEndpoint;
     return slot;
   }
 
   private touch(slot: number, lo: number, hi: number): void {
     const block = this.find(lo, hi);
     if (block !== NONE) {
-      for (let h = this.blockHolding[block] as number; h !== NONE; h = this.holdingNext[h] as number) {
-        if (this.holdingSlot[h] !== slot) continue;
+      let h = this.firstHolding(block);
+      for (; h !== NONE; h = this.nextHolding(h)) {
+        if (this.holdings[h * HOLDING_SIZE + SLOT] !== slot) continue;
         this.unlink(slot, h);
         this.linkNewest(slot, h);
         return;
       }
     }
-    const { blocksPerEndpoint, maxBlocks } = this.limits;
-    if ((this.counts[slot] as number) >= blocksPerEndpoint || this.holdingCount >= maxBlocks) {
-      if (this.oldest[slot] === NONE) return;
-      this.dropOldest(slot);
+    if ((this.counts[slot] as number) >= (this.capacities[slot] as number)) this.dropOldest(slot);
+    else if (this.holdingCount >= this.limits.maxBlocks) this.dropOldest(this.fullest());
+    // Dropping may have taken the block with it.
+    const kept = this.find(lo, hi);
+    this.hold(slot, kept === NONE ? this.addBlock(lo, hi) : kept);
+  }
+
+  /** So that endpoints that come late get their part of what is left. */
+  private fullest(): number {
+    let fullest = 0;
+    for (let slot = 1; slot < this.counts.length; slot++) {
+      if ((this.counts[slot] as number) > (this.counts[fullest] as number)) fullest = slot;
     }
-    this.hold(slot, block === NONE ? this.addBlock(lo, hi) : block);
+    return fullest;
   }
 
   private hold(slot: number, block: number): void {
     let h = this.freeHolding;
-    if (h !== NONE) this.freeHolding = this.holdingNext[h] as number;
+    if (h !== NONE) this.freeHolding = this.nextHolding(h);
     else h = this.newHolding();
     this.holdingBlock[h] = block;
-    this.holdingSlot[h] = slot;
-    this.holdingNext[h] = this.blockHolding[block] as number;
-    this.blockHolding[block] = h;
+    this.holdings[h * HOLDING_SIZE + SLOT] = slot;
+    this.holdings[h * HOLDING_SIZE + NEXT_HOLDING] = this.firstHolding(block);
+    this.blocks[block * BLOCK_SIZE + HOLDING] = h;
     this.linkNewest(slot, h);
     this.counts[slot] = (this.counts[slot] as number) + 1;
     this.holdingCount++;
@@ -204,16 +232,16 @@ export class PrefixIndex {
     this.counts[slot] = (this.counts[slot] as number) - 1;
     this.holdingCount--;
     const block = this.holdingBlock[h] as number;
-    const next = this.holdingNext[h] as number;
-    let before = this.blockHolding[block] as number;
-    if (before === h) this.blockHolding[block] = next;
+    const next = this.nextHolding(h);
+    let before = this.firstHolding(block);
+    if (before === h) this.blocks[block * BLOCK_SIZE + HOLDING] = next;
     else {
-      while (this.holdingNext[before] !== h) before = this.holdingNext[before] as number;
-      this.holdingNext[before] = next;
+      while (this.nextHolding(before) !== h) before = this.nextHolding(before);
+      this.holdings[before * HOLDING_SIZE + NEXT_HOLDING] = next;
     }
-    this.holdingNext[h] = this.freeHolding;
+    this.holdings[h * HOLDING_SIZE + NEXT_HOLDING] = this.freeHolding;
     this.freeHolding = h;
-    if (this.blockHolding[block] === NONE) this.dropBlock(block);
+    if (this.firstHolding(block) === NONE) this.dropBlock(block);
   }
 
   private unlink(slot: number, h: number): void {
@@ -234,37 +262,56 @@ export class PrefixIndex {
     this.newest[slot] = h;
   }
 
+  private firstHolding(block: number): number {
+    return this.blocks[block * BLOCK_SIZE + HOLDING] as number;
+  }
+
+  private nextHolding(h: number): number {
+    return this.holdings[h * HOLDING_SIZE + NEXT_HOLDING] as number;
+  }
+
+  private nextBlock(block: number): number {
+    return this.blocks[block * BLOCK_SIZE + NEXT_BLOCK] as number;
+  }
+
   private find(lo: number, hi: number): number {
-    const { blockLo, blockHi, blockNext } = this;
+    const { blocks } = this;
     let block = this.buckets[lo & (this.buckets.length - 1)] as number;
-    while (block !== NONE && (blockLo[block] !== lo || blockHi[block] !== hi)) block = blockNext[block] as number;
+    for (; block !== NONE; block = blocks[block * BLOCK_SIZE + NEXT_BLOCK] as number) {
+      const at = block * BLOCK_SIZE;
+      if (blocks[at + LO] === (lo | 0) && blocks[at + HI] === (hi | 0)) break;
+    }
     return block;
   }
 
   private addBlock(lo: number, hi: number): number {
     let block = this.freeBlock;
-    if (block !== NONE) this.freeBlock = this.blockNext[block] as number;
-    else block = this.newBlock();
-    this.blockLo[block] = lo;
-    this.blockHi[block] = hi;
-    this.blockHolding[block] = NONE;
+    if (block !== NONE) this.freeBlock = this.nextBlock(block);
+    else {
+      block = this.blocksMade++;
+      if (this.blocks.length === block * BLOCK_SIZE) this.blocks = doubled(this.blocks, 0);
+    }
     if (++this.blockCount > this.buckets.length) this.rehash();
+    const at = block * BLOCK_SIZE;
     const bucket = lo & (this.buckets.length - 1);
-    this.blockNext[block] = this.buckets[bucket] as number;
+    this.blocks[at + LO] = lo;
+    this.blocks[at + HI] = hi;
+    this.blocks[at + NEXT_BLOCK] = this.buckets[bucket] as number;
+    this.blocks[at + HOLDING] = NONE;
     this.buckets[bucket] = block;
     return block;
   }
 
   private dropBlock(block: number): void {
-    const bucket = (this.blockLo[block] as number) & (this.buckets.length - 1);
-    const next = this.blockNext[block] as number;
+    const bucket = (this.blocks[block * BLOCK_SIZE + LO] as number) & (this.buckets.length - 1);
+    const next = this.nextBlock(block);
     let before = this.buckets[bucket] as number;
     if (before === block) this.buckets[bucket] = next;
     else {
-      while (this.blockNext[before] !== block) before = this.blockNext[before] as number;
-      this.blockNext[before] = next;
+      while (this.nextBlock(before) !== block) before = this.nextBlock(before);
+      this.blocks[before * BLOCK_SIZE + NEXT_BLOCK] = next;
     }
-    this.blockNext[block] = this.freeBlock;
+    this.blocks[block * BLOCK_SIZE + NEXT_BLOCK] = this.freeBlock;
     this.freeBlock = block;
     this.blockCount--;
   }
@@ -274,9 +321,9 @@ export class PrefixIndex {
     const buckets = new Int32Array(old.length * 2).fill(NONE);
     for (const head of old) {
       for (let block = head; block !== NONE; ) {
-        const next = this.blockNext[block] as number;
-        const bucket = (this.blockLo[block] as number) & (buckets.length - 1);
-        this.blockNext[block] = buckets[bucket] as number;
+        const next = this.nextBlock(block);
+        const bucket = (this.blocks[block * BLOCK_SIZE + LO] as number) & (buckets.length - 1);
+        this.blocks[block * BLOCK_SIZE + NEXT_BLOCK] = buckets[bucket] as number;
         buckets[bucket] = block;
         block = next;
       }
@@ -284,21 +331,10 @@ export class PrefixIndex {
     this.buckets = buckets;
   }
 
-  private newBlock(): number {
-    if (this.blocksMade === this.blockNext.length) {
-      this.blockLo = doubled(this.blockLo, 0);
-      this.blockHi = doubled(this.blockHi, 0);
-      this.blockNext = doubled(this.blockNext, 0);
-      this.blockHolding = doubled(this.blockHolding, 0);
-    }
-    return this.blocksMade++;
-  }
-
   private newHolding(): number {
-    if (this.holdingsMade === this.holdingNext.length) {
+    if (this.holdingsMade === this.holdingBlock.length) {
+      this.holdings = doubled(this.holdings, 0);
       this.holdingBlock = doubled(this.holdingBlock, 0);
-      this.holdingSlot = doubled(this.holdingSlot, 0);
-      this.holdingNext = doubled(this.holdingNext, 0);
       this.holdingNewer = doubled(this.holdingNewer, 0);
       this.holdingOlder = doubled(this.holdingOlder, 0);
     }
@@ -306,8 +342,8 @@ export class PrefixIndex {
   }
 }
 
-function doubled<T extends Int32Array | Uint32Array>(array: T, fill: number): T {
-  const grown = new (array.constructor as new (length: number) => T)(array.length * 2).fill(fill) as T;
+function doubled(array: Int32Array, fill: number): Int32Array<ArrayBuffer> {
+  const grown = new Int32Array(array.length * 2).fill(fill);
   grown.set(array);
   return grown;
 }

@@ -155,7 +155,11 @@ function refuse(limits: KeyLimits, usage: KeyUsage, { tokens, cost }: Amount, no
   const tokensWaitMs = waitMs(usage.tokens, tokensPerMin, tokens);
   if (requestsWaitMs === 0 && tokensWaitMs === 0) return null;
   return requestsWaitMs >= tokensWaitMs
-    ? refused('requests', requestsWaitMs, `The key's limit of ${requestsPerMin} requests a minute is reached.`)
+    ? refused(
+        'requests',
+        requestsPerMin === 0 ? null : requestsWaitMs,
+        `The key's limit of ${requestsPerMin} requests a minute is reached.`,
+      )
     : refused('tokens', tokensWaitMs, `The key's limit of ${tokensPerMin} tokens a minute is reached.`);
 }
 
@@ -183,8 +187,9 @@ function changed({ level, at }: Bucket, limit: number | null, by: number): Bucke
 }
 
 function waitMs({ level }: Bucket, limit: number | null, amount: number): number {
-  if (limit === null || (level ?? limit) >= amount) return 0;
-  return limit === 0 ? Number.MAX_SAFE_INTEGER : Math.ceil(((amount - (level ?? limit)) / limit) * MINUTE_MS);
+  const missing = limit === null ? 0 : amount - (level ?? limit);
+  // Filling up in steps may end a rounding error below.
+  return limit === null || missing < 1e-6 ? 0 : Math.ceil((missing / limit) * MINUTE_MS);
 }
 
 function numbersOf({ requestsPerMin, tokensPerMin }: KeyLimits, { requests, tokens }: KeyUsage): RateNumbers {

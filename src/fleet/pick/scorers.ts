@@ -68,7 +68,14 @@ export const SCORERS = [
     alias: 'queue-scorer',
     weight: 2,
     doc: 'Requests waiting in the engine: the fewest 1, the most 0.',
-    score: (input, into) => fewest(input, into, ({ waiting }) => waiting),
+    score: (input, into) => {
+      // Where some have a queue, what was sent since the sample counts too: else all of it goes to the one that had none.
+      const { endpoints, fresh } = input;
+      const isQueued = endpoints.some(({ waiting }, i) => fresh[i] && waiting !== null && waiting > 0);
+      fewest(input, into, ({ waiting, inFlight, running }) =>
+        waiting !== null && isQueued ? Math.max(waiting, inFlight - (running ?? 0)) : waiting,
+      );
+    },
   },
   {
     name: 'running',
@@ -83,7 +90,8 @@ export const SCORERS = [
     weight: 2,
     doc: 'Free share of the KV cache.',
     score: ({ endpoints, fresh }, into) => {
-      for (const [i, { kvUsage }] of endpoints.entries()) {
+      for (let i = 0; i < endpoints.length; i++) {
+        const { kvUsage } = endpoints[i] as EndpointView;
         into[i] = kvUsage === null || !fresh[i] ? Number.NaN : 1 - kvUsage;
       }
     },
@@ -103,7 +111,8 @@ export const SCORERS = [
     weight: 2,
     doc: 'Adapter: 1 running, 0.8 room for it, 0.6 waiting, 0 no room.',
     score: ({ endpoints, fresh, request }, into) => {
-      for (const [i, { lora }] of endpoints.entries()) {
+      for (let i = 0; i < endpoints.length; i++) {
+        const { lora } = endpoints[i] as EndpointView;
         if (request.lora === null) into[i] = 1;
         else into[i] = lora === null || !fresh[i] ? Number.NaN : loraScore(lora, request.lora);
       }
@@ -112,7 +121,8 @@ export const SCORERS = [
   {
     name: 'session',
     alias: 'session-affinity-scorer',
-    weight: 3,
+    // More would move conversations off the prefix caches they are in whenever the bound moves their session.
+    weight: 1,
     doc: 'The endpoint of the session 1, others 0.',
     score: ({ endpoints, sessionIndex }, into) => {
       for (let i = 0; i < endpoints.length; i++) into[i] = i === sessionIndex ? 1 : 0;
@@ -126,7 +136,7 @@ export const SCORERS = [
     score: ({ endpoints }, into) => {
       let most = 1;
       for (const { inFlight } of endpoints) most = Math.max(most, inFlight);
-      for (const [i, { inFlight }] of endpoints.entries()) into[i] = 1 - inFlight / most;
+      for (let i = 0; i < endpoints.length; i++) into[i] = 1 - (endpoints[i] as EndpointView).inFlight / most;
     },
   },
   {
@@ -135,8 +145,8 @@ export const SCORERS = [
     weight: 0,
     doc: `Tokens this gateway has there, of ${TOKEN_LOAD_FULL}: none 1.`,
     score: ({ endpoints }, into) => {
-      for (const [i, { inFlightTokens }] of endpoints.entries()) {
-        into[i] = 1 - Math.min(1, inFlightTokens / TOKEN_LOAD_FULL);
+      for (let i = 0; i < endpoints.length; i++) {
+        into[i] = 1 - Math.min(1, (endpoints[i] as EndpointView).inFlightTokens / TOKEN_LOAD_FULL);
       }
     },
   },
@@ -177,8 +187,8 @@ function fewest(
 ): void {
   let least = Number.POSITIVE_INFINITY;
   let most = Number.NEGATIVE_INFINITY;
-  for (const [i, endpoint] of endpoints.entries()) {
-    const count = fresh[i] ? countOf(endpoint) : null;
+  for (let i = 0; i < endpoints.length; i++) {
+    const count = fresh[i] ? countOf(endpoints[i] as EndpointView) : null;
     into[i] = count ?? Number.NaN;
     if (count === null) continue;
     least = Math.min(least, count);

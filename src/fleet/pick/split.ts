@@ -20,7 +20,7 @@ export interface SplitService {
 }
 
 /** Names a revision by its id or one of its tags. */
-export const REVISION_HEADER = 'x-tokenmill-revision';
+const REVISION_HEADER = 'x-tokenmill-revision';
 
 /** Who has which share must outlive the gateway, so this is no secret. */
 const shares = new KeyedHash(0x746f6b656e6d696cn);
