@@ -45,6 +45,11 @@ export class EndpointLive implements Target {
     return path;
   }
 
+  /** Tokens that its KV cache holds; null = not known. */
+  get cacheTokens(): number | null {
+    return this.sample?.cacheTokens ?? null;
+  }
+
   view(available: boolean, now: number): EndpointView {
     const { sample } = this;
     return {

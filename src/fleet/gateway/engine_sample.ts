@@ -8,6 +8,8 @@ export interface EngineSample {
   /** 0..1 */
   readonly kvUsage: number | null;
   readonly lora: LoraState | null;
+  /** Tokens that the KV cache holds, all ranks together. */
+  readonly cacheTokens: number | null;
 }
 
 /** Of one name; data-parallel ranks have a line each. */
@@ -71,11 +73,21 @@ function loraState(text: string): LoraState | null {
   return state;
 }
 
+function cacheTokens(text: string): number | null {
+  let tokens: number | null = null;
+  eachLine(text, 'vllm:cache_config_info', (labels) => {
+    const count = Number(label(labels, 'block_size')) * Number(label(labels, 'num_gpu_blocks'));
+    if (Number.isSafeInteger(count) && count > 0) tokens = (tokens ?? 0) + count;
+  });
+  return tokens;
+}
+
 export function parseEngineSample(text: string): EngineSample {
   return {
     waiting: total(text, 'vllm:num_requests_waiting'),
     running: total(text, 'vllm:num_requests_running'),
     kvUsage: greatest(text, 'vllm:kv_cache_usage_perc'),
     lora: loraState(text),
+    cacheTokens: cacheTokens(text),
   };
 }

@@ -12,6 +12,7 @@ import { mix32 } from '../pick/hash.ts';
 import { type PrefixHashes, PromptHasher } from '../pick/prefix_index.ts';
 import type { GraphSpec } from '../spec/fleet_spec.ts';
 import type { ClientRequest, ExchangeEnd, External } from './client_request.ts';
+import type { EndpointLive } from './endpoint.ts';
 import type { Exchange } from './exchange.ts';
 import { Front, type FrontHost } from './front.ts';
 import { type GraphHost, GraphRunner } from './graph.ts';
@@ -24,7 +25,7 @@ import { mergeStats, settledStats } from './merge_stats.ts';
 import type { ServiceCounters } from './metrics.ts';
 import type { LocalRoute } from './paths.ts';
 import type { GatewayStats, RoutingTable } from './routing_table.ts';
-import { ServiceLive } from './service.ts';
+import { PREFIX_BLOCK_TOKENS, ServiceLive } from './service.ts';
 import { Shadows } from './shadows.ts';
 import { indexTable, type TableIndex } from './table_index.ts';
 
@@ -99,7 +100,7 @@ export class Gateway implements FrontHost, GraphHost {
     this.env = options.env ?? {};
     const seed = options.seed ?? randomBytes(8).readBigUInt64LE();
     this.drawSeed = Number(BigInt.asUintN(32, seed));
-    this.hasher = new PromptHasher(seed);
+    this.hasher = new PromptHasher(seed, PREFIX_BLOCK_TOKENS);
     this.maxAttempts = this.options.maxAttempts;
     this.keepAliveMs = this.options.keepAliveMs;
     this.bodies = new BodyReader({
@@ -306,13 +307,18 @@ export class Gateway implements FrontHost, GraphHost {
     for (const exchange of this.exchanges) exchange.tick(now);
   }
 
+  private sampled(service: ServiceLive, endpoint: EndpointLive): void {
+    service.sampled(endpoint);
+    this.pump(service);
+  }
+
   private sample(): void {
     const now = this.now();
     const monotonic = performance.now();
     for (const service of this.services.values()) {
       for (const { endpoint } of service.endpoints.values()) {
         endpoint.pool.sweep(monotonic);
-        if (endpoint.state === 'ready') endpoint.takeSample(now, () => this.pump(service));
+        if (endpoint.state === 'ready') endpoint.takeSample(now, () => this.sampled(service, endpoint));
       }
     }
     for (const { target } of this.index?.externals.values() ?? []) target.pool.sweep(monotonic);

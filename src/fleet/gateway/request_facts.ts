@@ -69,9 +69,10 @@ export function bodyFacts(body: Buffer | null, contentType: string | undefined):
   };
 }
 
-/** Bytes of a token of English and JSON, roughly: for limits and scores before the replica counts. */
-export const BYTES_PER_TOKEN = 4;
+/** Of English and JSON, roughly. */
+const BYTES_PER_TOKEN = 4;
 
+/** By bytes: for limits and scores before the replica counts. */
 export function promptTokensOf(facts: BodyFacts): number {
   return facts.prompt === null ? 0 : Math.ceil(facts.prompt.length / BYTES_PER_TOKEN);
 }

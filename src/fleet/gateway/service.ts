@@ -15,6 +15,8 @@ import type { RevisionRoute, RevisionStats, ServiceRoute, ServiceStats } from '.
 const SATURATION: SaturationPolicy = { ...SATURATION_POLICY, staleMs: 5000, runsAtOnce: 256 };
 /** Of an endpoint that says nothing of itself. */
 const UNKNOWN_ROOM = 256;
+/** Of the prompt hasher's blocks. */
+export const PREFIX_BLOCK_TOKENS = 64;
 /** Counters of revisions that left the table are kept so long as there are not more than this. */
 const MAX_REVISIONS = 64;
 
@@ -154,6 +156,14 @@ export class ServiceLive {
     if (endpoint.inFlight > 0 || endpoint.state === 'ready') return;
     const inTable = this.route.revisions.some(({ endpoints }) => endpoints.some(({ id }) => id === endpoint.id));
     if (!inTable) this.forget(endpoint.id);
+  }
+
+  /** After a look at its gauges. */
+  sampled(endpoint: EndpointLive): void {
+    const { cacheTokens } = endpoint;
+    // The answer may come after the endpoint left the table.
+    if (this.endpoints.get(endpoint.id)?.endpoint !== endpoint) return;
+    if (cacheTokens !== null) this.prefixes.setCapacity(endpoint.id, Math.floor(cacheTokens / PREFIX_BLOCK_TOKENS));
   }
 
   get hasReady(): boolean {
