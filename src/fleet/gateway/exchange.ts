@@ -52,6 +52,7 @@ export class Exchange implements AttemptOwner, Holdable {
   private revision: RevisionLive | null = null;
   private strict = false;
   private waitsFor = 0;
+  private failedAt: number | null = null;
   private keptAliveAt: number;
   private lastError: Error | null = null;
 
@@ -132,7 +133,7 @@ export class Exchange implements AttemptOwner, Holdable {
 
   private hold(now: number): void {
     const { service, request } = this;
-    if (!service.hasReady && this.fallBack()) return;
+    if (this.othersLeft(now) === 0 && this.fallBack()) return;
     const asked = {
       priority: request.priority,
       key: request.key,
@@ -327,7 +328,8 @@ export class Exchange implements AttemptOwner, Holdable {
   /** No answer was had from anyone: asked again later, until the time for holding is over. */
   private backOff(now: number): void {
     const { ttlMs, coldTtlMs } = this.service.route.traffic.queue;
-    const deadline = this.startedAt + (this.service.hasReady ? ttlMs : Math.max(ttlMs, coldTtlMs));
+    this.failedAt ??= now;
+    const deadline = this.failedAt + (this.service.hasReady ? ttlMs : Math.max(ttlMs, coldTtlMs));
     this.waitsFor = Math.min(MAX_BACKOFF_MS, this.waitsFor === 0 ? BACKOFF_MS : this.waitsFor * 2);
     if (this.options.shadowOf !== undefined || now + this.waitsFor > deadline) {
       this.fail(unanswered(this.modelName, this.lastError));
@@ -406,6 +408,7 @@ export class Exchange implements AttemptOwner, Holdable {
       // Before the first byte a replica may compute for long; whether it still lives is its liveness probe's to say.
       if (attempt.firstAt === null || now - attempt.lastAt <= idleMs) continue;
       if (attempt.paused) {
+        this.sink.cut();
         this.clientLeft();
         return;
       }

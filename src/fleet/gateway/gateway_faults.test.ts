@@ -1,3 +1,4 @@
+import { connect } from 'node:net';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { TrafficSpec } from '../spec/fleet_spec.ts';
 import type { Gateway, GatewayOptions } from './gateway.ts';
@@ -253,6 +254,37 @@ describe('a client that leaves', () => {
     expect(stats()).toMatchObject({ inFlight: 0 });
     // Who leaves says nothing of the replica.
     expect(stats().revisions['one-00001']?.errors).toBe(0);
+  });
+});
+
+describe('a client that does not read', () => {
+  it('is cut after the idle time, and the replica is free of it', async () => {
+    let gone = 0;
+    replica(0).behave = (_seen, res) => {
+      res.on('close', () => gone++);
+      res.writeHead(200, { 'content-type': 'text/event-stream' });
+      const more = (): void => {
+        while (!res.destroyed && res.write(`data: ${'x'.repeat(65_536)}\n\n`));
+        if (!res.destroyed) res.once('drain', more);
+      };
+      more();
+    };
+    await serve(all().slice(0, 1), { idleTimeoutMs: 300 });
+    const body = JSON.stringify({ model: 'one', stream: true });
+    const socket = connect(port, '127.0.0.1');
+    let closed = false;
+    socket.on('close', () => {
+      closed = true;
+    });
+    socket.on('error', () => {});
+    const head = `POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${body.length}`;
+    socket.write(`${head}\r\n\r\n${body}`);
+    socket.pause();
+    await until(() => gone === 1, 'the replica is free');
+    socket.resume();
+    await until(() => closed, 'the client is cut');
+    expect(stats().inFlight).toBe(0);
+    expect(gateway.bodies.bytes).toBe(0);
   });
 });
 

@@ -16,6 +16,8 @@ export interface AnswerSink {
   fail(error: TokenmillError, reason: string | null, extra: readonly string[]): void;
   /** Sends a comment of an event stream, beginning it where needed. False = this answer will be no event stream. */
   keepAlive(): boolean;
+  /** Ends it without another word: the client does not read. */
+  cut(): void;
   onDrain: () => void;
   /** The client left before the end. */
   onGone: () => void;
@@ -158,6 +160,11 @@ export class HttpSink implements AnswerSink {
     this.res.end(json);
   }
 
+  cut(): void {
+    this.state = 'ended';
+    this.res.destroy();
+  }
+
   /** One last event. The empty line before it ends whatever was begun. */
   private endHeld(json: string): void {
     this.state = 'ended';
@@ -249,6 +256,8 @@ export class CollectSink implements AnswerSink {
     this.finish(error);
   }
 
+  cut(): void {}
+
   keepAlive(): boolean {
     return false;
   }
@@ -277,6 +286,8 @@ export class DropSink implements AnswerSink {
   whole(): void {}
 
   fail(): void {}
+
+  cut(): void {}
 
   keepAlive(): boolean {
     return false;
