@@ -107,6 +107,23 @@ describe('before the first byte', () => {
     expect([status, JSON.parse(body)]).toMatchObject([200, { replica: 'whole' }]);
   });
 
+  it("takes a kept connection that the replica closes for nobody's failure", async () => {
+    const used = new Set<object>();
+    replica(0).behave = (seen, res, req) => {
+      if (used.has(req.socket)) {
+        req.socket.destroy();
+        return;
+      }
+      used.add(req.socket);
+      echo('a')(seen, res, req);
+    };
+    await serve(all().slice(0, 1), {}, {}, { maxAttempts: 1 });
+    for (let i = 0; i < 5; i++) {
+      expect((await ask(port, '/v1/completions', { body: { model: 'one' } })).status).toBe(200);
+    }
+    expect(stats().revisions['one-00001']).toMatchObject({ requests: 5, errors: 0 });
+  });
+
   it('tries no more than it may, and then tells', async () => {
     for (const one of replicas) one.behave = answer(500, { error: 'dead' });
     await serve(all(), {}, {}, { maxAttempts: 2 });
