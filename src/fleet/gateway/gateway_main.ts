@@ -177,6 +177,10 @@ class GatewayProcess {
 
   private applyTable(table: RoutingTable): void {
     this.gateway.applyTable(table);
+    const { port } = this.gateway;
+    if (this.settings.port === null && table.gateway.port !== 0 && table.gateway.port !== port) {
+      this.log.warn({ port, asked: table.gateway.port }, 'the port changes only with a restart of the gateway');
+    }
     try {
       writeTable(this.settings.table, table);
     } catch (error) {

@@ -48,6 +48,13 @@ export interface UsageRow {
   spend: number;
 }
 
+export interface PeriodSpend {
+  /** Since the last time. */
+  readonly spend: number;
+  /** Start of the period, ms. */
+  readonly at: number;
+}
+
 export interface KeyStore {
   find(hash: string): KeyRecord | null;
   count(): number;
@@ -55,8 +62,8 @@ export interface KeyStore {
   /** How many there were. */
   remove(hash: string): number;
   spendOf(hash: string): KeySpend;
-  /** Adds to the rows; `periods` are the budgets' levels afterwards. */
-  addUsage(rows: readonly UsageRow[], periods: ReadonlyMap<string, { spend: number; at: number }>): void;
+  /** Adds to the rows and to what was spent in the budgets' periods; of a period that is over nothing is added. */
+  addUsage(rows: readonly UsageRow[], periods: ReadonlyMap<string, PeriodSpend>): void;
   usageOf(hash: string, fromMs: number): readonly UsageRow[];
   close(): void;
 }
@@ -73,6 +80,10 @@ CREATE TABLE IF NOT EXISTS usage (
   prompt_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, spend REAL NOT NULL,
   PRIMARY KEY (hash, model, hour_at)
 );`;
+
+/** Added, not set: during a handover two gateways write. */
+const SPEND = `UPDATE keys SET period_spend = CASE WHEN period_at = ? THEN period_spend + ? WHEN period_at < ? THEN ?
+  ELSE period_spend END, period_at = max(period_at, ?) WHERE hash = ?`;
 
 /** Rows that one answer about usage may hold. */
 const MAX_USAGE_ROWS = 10_000;
@@ -185,15 +196,15 @@ export class SqliteKeyStore implements KeyStore {
     return { requests, promptTokens, outputTokens, spend, periodSpend: period?.spend ?? 0, periodAt: period?.at ?? 0 };
   }
 
-  addUsage(rows: readonly UsageRow[], periods: ReadonlyMap<string, { spend: number; at: number }>): void {
+  addUsage(rows: readonly UsageRow[], periods: ReadonlyMap<string, PeriodSpend>): void {
     const add = this.db.prepare(ADD);
-    const level = this.db.prepare('UPDATE keys SET period_spend = ?, period_at = ? WHERE hash = ?');
+    const level = this.db.prepare(SPEND);
     this.db.transaction(() => {
       for (const row of rows) {
         const { hash, model, hourAt, requests, errors, promptTokens, outputTokens, spend } = row;
         add.run(hash, model, hourAt, requests, errors, promptTokens, outputTokens, spend);
       }
-      for (const [hash, { spend, at }] of periods) level.run(spend, at, hash);
+      for (const [hash, { spend, at }] of periods) level.run(at, spend, at, spend, at, hash);
     })();
   }
 

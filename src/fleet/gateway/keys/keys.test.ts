@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { pino } from 'pino';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import type { Gateway } from '../gateway.ts';
@@ -15,6 +18,7 @@ import {
   tableOf,
   until,
 } from '../testdata/harness.ts';
+import { KeyApi } from './key_api.ts';
 import { SqliteKeyStore } from './key_store.ts';
 import { hashKey, Keys, type Price } from './keys.ts';
 
@@ -163,4 +167,39 @@ it('spends a budget in the unit of the prices, also of requests whose client lef
 it('refuses a budget when there are no prices', async () => {
   await serve(true);
   expect((await admin('/key/generate', { max_budget: 1 })).body).toContain('A budget needs prices');
+});
+
+it('adds up what two gateways spend of one budget, as during a handover, and begins anew with its period', async () => {
+  await serve(true);
+  const folder = mkdtempSync(join(tmpdir(), 'keys-'));
+  const price = { promptPerMillion: 0, outputPerMillion: 1e6 };
+  const open = (): Keys =>
+    new Keys({
+      store: new SqliteKeyStore(join(folder, 'keys.db')),
+      masterKey: MASTER,
+      prices: new Map([['*', price]]),
+      now: () => at,
+      onWriteError: (error) => expect.fail(String(error)),
+    });
+  const [first, second] = [open(), open()];
+  const body = Buffer.from(JSON.stringify({ key: 'sk-0123456789abcdef', max_budget: 10, budget_duration: '1d' }));
+  new KeyApi(first).handle('POST', '/key/generate', '', MASTER, body);
+  const spend = (keys: Keys, outputTokens: number): void => {
+    const end = { status: 200, promptTokens: 0, outputTokens, revision: null };
+    keys.admit('sk-0123456789abcdef', 'one', 1, true).settle(end);
+    keys.flush();
+  };
+  spend(first, 4);
+  spend(second, 3);
+  spend(first, 2);
+  const third = open();
+  spend(third, 1);
+  expect(() => spend(third, 1)).not.toThrow();
+  expect(() => spend(third, 1)).toThrow(/Budget exceeded/);
+  at += 86_400_000;
+  spend(third, 5);
+  const fourth = open();
+  expect(fourth.options.store.spendOf(hashKey('sk-0123456789abcdef'))).toMatchObject({ spend: 16, periodSpend: 5 });
+  for (const keys of [first, second, third, fourth]) keys.close();
+  rmSync(folder, { recursive: true });
 });

@@ -12,7 +12,7 @@ import {
 } from '../../pick/rate_limit.ts';
 import type { ExchangeEnd } from '../client_request.ts';
 import type { Admitted, KeyGate } from './key_gate.ts';
-import type { KeyRecord, KeyStore, UsageRow } from './key_store.ts';
+import type { KeyRecord, KeyStore, PeriodSpend, UsageRow } from './key_store.ts';
 
 /** Of a model, in the unit of budgets per million tokens. */
 export interface Price {
@@ -34,6 +34,8 @@ interface KeyLive {
   record: KeyRecord;
   limits: KeyLimits;
   usage: KeyUsage;
+  /** Spent in the period of `usage` and not yet in the store. */
+  unwritten: number;
 }
 
 const MAX_CACHED = 50_000;
@@ -96,7 +98,7 @@ export class Keys implements KeyGate {
     }
     const { periodSpend, periodAt } = this.options.store.spendOf(hash);
     const usage = { ...initialUsage(this.options.now()), spent: periodSpend, periodAt };
-    const live = { record, limits: limitsOf(record), usage };
+    const live = { record, limits: limitsOf(record), usage, unwritten: 0 };
     this.cached.set(hash, live);
     if (this.cached.size > MAX_CACHED) this.evict();
     return live;
@@ -189,7 +191,9 @@ export class Keys implements KeyGate {
       return;
     }
     const cost = this.cost(model, promptTokens, outputTokens);
+    const { periodAt } = live.usage;
     live.usage = settle(live.limits, live.usage, estimate, { tokens: promptTokens + outputTokens, cost }, now);
+    live.unwritten = live.usage.periodAt === periodAt ? live.unwritten + cost : cost;
     this.touched.add(live);
     const hourAt = Math.floor(now / HOUR_MS) * HOUR_MS;
     const id = `${live.record.hash} ${hourAt} ${model}`;
@@ -213,14 +217,17 @@ export class Keys implements KeyGate {
   /** Writes what was used since the last time; called once a second. A failure keeps it for the next time. */
   flush(): void {
     if (this.pending.size === 0 && this.touched.size === 0) return;
-    const periods = new Map<string, { spend: number; at: number }>();
-    for (const { record, usage } of this.touched) periods.set(record.hash, { spend: usage.spent, at: usage.periodAt });
+    const periods = new Map<string, PeriodSpend>();
+    for (const { record, usage, unwritten } of this.touched) {
+      periods.set(record.hash, { spend: unwritten, at: usage.periodAt });
+    }
     try {
       this.options.store.addUsage([...this.pending.values()], periods);
     } catch (error) {
       this.options.onWriteError(error);
       return;
     }
+    for (const live of this.touched) live.unwritten = 0;
     this.pending.clear();
     this.touched.clear();
   }
