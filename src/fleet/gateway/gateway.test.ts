@@ -1,3 +1,4 @@
+import { connect } from 'node:net';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { RouteSpec } from '../spec/fleet_spec.ts';
 import type { Gateway } from './gateway.ts';
@@ -262,7 +263,6 @@ describe('answers', () => {
       more();
     };
     await serve(tableOf({ services: [serviceOf('one', [url(0)])] }));
-    const { connect } = await import('node:net');
     const socket = connect(port, '127.0.0.1');
     socket.write('GET /info HTTP/1.1\r\nhost: x\r\n\r\n');
     socket.pause();
@@ -277,6 +277,30 @@ describe('answers', () => {
     });
     await until(() => read > 64 * 2 ** 20, 'all of it comes once the client reads');
     socket.destroy();
+  });
+
+  it('speaks to clients of HTTP/1.0, and to those that send the next request before the answer', async () => {
+    replica(0).behave = stream(2, 5);
+    await serve(tableOf({ services: [serviceOf('one', [url(0)])] }));
+    const body = '{"model":"one","stream":true}';
+    const fields = `host: x\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n`;
+    const talk = async (text: string): Promise<string> => {
+      const socket = connect(port, '127.0.0.1');
+      let all = '';
+      socket.setEncoding('latin1').on('data', (piece: string) => {
+        all += piece;
+      });
+      socket.write(text);
+      await new Promise((resolve) => socket.once('close', resolve));
+      return all;
+    };
+    const old = await talk(`POST /v1/completions HTTP/1.0\r\n${fields}\r\n${body}`);
+    expect(old).not.toMatch(/transfer-encoding/i);
+    expect(old.slice(old.indexOf('\r\n\r\n') + 4)).toBe('data: {"token":1}\n\ndata: {"token":2}\n\ndata: [DONE]\n\n');
+    const one = `POST /v1/completions HTTP/1.1\r\n${fields}\r\n${body}`;
+    const two = await talk(one + one.replace('host: x', 'host: x\r\nconnection: close'));
+    expect(two.split('HTTP/1.1 200 OK')).toHaveLength(3);
+    expect(two.split('[DONE]')).toHaveLength(3);
   });
 
   it('passes on errors of replicas that no other could mend, and answers without a body', async () => {

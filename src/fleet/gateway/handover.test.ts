@@ -190,6 +190,23 @@ describe.skipIf(!existsSync(MAIN))('the process', () => {
     expect((await control('GET', '/health')).value).toEqual({ pid: third });
   });
 
+  it("leaves nobody behind who is held: the old process hears of the new one's tables", async () => {
+    const port = await start();
+    await control('PUT', '/table', tableOf({ services: [serviceOf('one', [])] }));
+    const held = ask(port, '/v1/completions', { body: { model: 'one' } });
+    const waiting = async (): Promise<number> => (await stats()).services['default/one']?.waiting ?? 0;
+    while ((await waiting()) === 0) await new Promise((resolve) => setTimeout(resolve, 10));
+    const first = main as ChildProcess;
+    await handover();
+    expect(await waiting()).toBe(1);
+    expect(first.exitCode).toBeNull();
+    await control('PUT', '/table', table());
+    expect((await held).status).toBe(200);
+    await exited(first);
+    expect(await waiting()).toBe(0);
+    expect((await stats()).services['default/one']?.arrivals).toBe(1);
+  });
+
   it('goes on when the successor cannot start', async () => {
     const port = await start();
     await control('PUT', '/table', table());

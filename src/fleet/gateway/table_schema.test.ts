@@ -20,6 +20,25 @@ it.each([
   expect(() => parseTable(text)).toThrow(message);
 });
 
+it('refuses a path and a revision that would do the same', () => {
+  const service = serviceOf('one', []);
+  const revisions = service.revisions.map((revision) => ({ ...revision, id: 'a\nb' }));
+  expect(() => parseTable(JSON.stringify({ ...whole, services: [{ ...service, revisions }] }))).toThrow(
+    /revisions\.0\.id/,
+  );
+  const rule = {
+    matches: [],
+    backends: [],
+    setHeaders: {},
+    removeHeaders: [],
+    pathPrefixTo: '/a b',
+    mirrorTo: null,
+    requestTimeoutMs: 0,
+  };
+  const route = { id: 'r', at: { file: 'f', line: 1, column: 1 }, hostnames: [], rules: [rule] };
+  expect(() => parseTable(JSON.stringify({ ...whole, routes: [route] }))).toThrow(/pathPrefixTo/);
+});
+
 it('refuses a header that would break the request apart', () => {
   const rule = {
     matches: [],

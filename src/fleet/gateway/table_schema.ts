@@ -19,7 +19,8 @@ const httpUrl = z.string().refine((text) => {
 
 const endpoint = z.object({ id: name, url: httpUrl, state: z.enum(['ready', 'draining']) });
 const revision = z.object({
-  id: name,
+  // It goes out in a header.
+  id: z.string().regex(/^[\x21-\x7e]{1,253}$/),
   percent,
   tags: z.array(name).max(64),
   endpoints: z.array(endpoint).max(4096),
@@ -58,7 +59,10 @@ const rule = z.object({
   backends: z.array(z.object({ service: z.string().nullable(), weight: count })).max(64),
   setHeaders: z.record(headerName, headerValue),
   removeHeaders: z.array(headerName).max(64),
-  pathPrefixTo: z.string().nullable(),
+  pathPrefixTo: z
+    .string()
+    .regex(/^(?:\/[\x21-\x7e]*)?$/)
+    .nullable(),
   mirrorTo: z.string().nullable(),
   requestTimeoutMs: ms,
 });
