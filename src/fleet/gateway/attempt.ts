@@ -37,7 +37,8 @@ export class Attempt implements UpstreamHandler {
   private chosen = false;
   private events: EventBoundary | null = null;
   private lines = 0;
-  private tail: readonly Buffer[] = [];
+  private beforeLast: readonly Buffer[] = [];
+  private last: readonly Buffer[] = [];
   head: ResponseHead | null = null;
   collected: Buffer[] | null = null;
   firstAt: number | null = null;
@@ -95,7 +96,8 @@ export class Attempt implements UpstreamHandler {
     const whole = this.events.pass(pieces);
     if (whole.length === 0) return;
     // The last event that has usage is one of the last two reads.
-    this.tail = [...this.tail.slice(-2), ...whole.slice(-2)];
+    this.beforeLast = this.last;
+    this.last = whole;
     this.owner.attemptBody(this, whole, whole === pieces ? framed : null);
   }
 
@@ -162,8 +164,8 @@ export class Attempt implements UpstreamHandler {
 
   /** As the answer says; of a stream that says nothing, its events but the closing one. Null = not known. */
   usage(): TokenUsage | null {
-    const told = usageOf(this.collected ?? this.tail);
+    const told = usageOf(this.collected ?? [...this.beforeLast, ...this.last]);
     if (told !== null || !this.isStream) return told;
-    return { promptTokens: 0, outputTokens: Math.max(0, (this.lines >> 1) - (endsWithDone(this.tail) ? 1 : 0)) };
+    return { promptTokens: 0, outputTokens: Math.max(0, (this.lines >> 1) - (endsWithDone(this.last) ? 1 : 0)) };
   }
 }
