@@ -151,6 +151,30 @@ export const ERRORS = {
     doc: 'The model disagrees with its golden file beyond the tolerance.',
   },
   // the fleet
+  fleet_running: {
+    status: 409,
+    type: 'Conflict',
+    exitCode: 75,
+    doc: 'Another supervisor holds the state folder.',
+  },
+  fleet_not_running: {
+    status: 503,
+    type: 'ServiceUnavailableError',
+    exitCode: 69,
+    doc: 'No supervisor answers for the state folder.',
+  },
+  fleet_state_invalid: {
+    status: 500,
+    type: 'InternalServerError',
+    exitCode: 65,
+    doc: 'The file that keeps the state of a fleet cannot be opened or read.',
+  },
+  fleet_object_unknown: {
+    status: 404,
+    type: 'NotFoundError',
+    exitCode: 1,
+    doc: 'The fleet has no service, replica or revision of this name.',
+  },
   invalid_manifest: {
     status: 400,
     type: 'BadRequestError',
