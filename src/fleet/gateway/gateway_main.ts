@@ -223,10 +223,13 @@ class GatewayProcess {
   }
 }
 
-try {
+/** Not awaited at the top of the file, which a bundle for require() cannot hold. */
+async function main(): Promise<void> {
   await new GatewayProcess(process.argv.slice(2)).start();
-} catch (error) {
+}
+
+main().catch((error: unknown) => {
   const known = error instanceof TokenmillError;
   process.stderr.write(`${known ? error.message : (error as Error).stack}\n`);
   process.exit(known ? error.exitCode : 1);
-}
+});
