@@ -49,7 +49,19 @@ export async function upCommand(args: readonly string[]): Promise<number> {
   process.stderr.write(noticesText(spec.notices));
   const log = pino({ level: 'info', base: null }, readable(process.stderr));
   const supervisor = await Supervisor.start({ stateDir: folder, entry: ownEntry(), log, version: version() }, files);
+  void announce(supervisor);
   return untilEnd(supervisor, folder);
+}
+
+/** Says where requests go, once they can. */
+async function announce(supervisor: Supervisor): Promise<void> {
+  let isOver = false;
+  const end = (): void => {
+    isOver = true;
+  };
+  supervisor.done.then(end, end);
+  while (!isOver && supervisor.status().gateway === null && supervisor.status().problem === null) await sleep(POLL_MS);
+  if (!isOver) process.stderr.write(`\n${statusText(supervisor.status())}\n`);
 }
 
 /** The supervisor without a terminal; its files are in the state folder or come over the API. Started by `up --detach`. */

@@ -120,7 +120,7 @@ export function advance(record: ReplicaRecord, seen: Seen, now: number): Advance
 function advanceReadiness(record: ReplicaRecord, seen: Seen, now: number): Advance {
   const isReady = seen.startup === true && seen.readiness === true;
   if (record.phase === 'starting' && isReady) {
-    const text = `${record.id} is ready after ${now - (record.startedAt ?? record.createdAt)} ms`;
+    const text = `${record.id} is ready after ${Math.round(now - (record.startedAt ?? record.createdAt))} ms`;
     return {
       record: { ...record, phase: 'ready', readyAt: now },
       effects: [],

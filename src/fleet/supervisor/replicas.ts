@@ -186,7 +186,7 @@ export class Replicas {
       return;
     }
     if (record.process === null) return;
-    log.info({ replica: record.id, pid: record.process.pid }, effect === 'term' ? 'SIGTERM' : 'SIGKILL');
+    log.info({ process: record.process.pid }, `${effect === 'term' ? 'SIGTERM' : 'SIGKILL'} to ${record.id}`);
     host.signal(record.process, effect === 'term' ? 'SIGTERM' : 'SIGKILL');
   }
 
