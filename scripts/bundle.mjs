@@ -8,7 +8,11 @@ import { rolldown } from 'rolldown';
 import { BUNDLE, ROOT } from './setup.mjs';
 
 const dist = join(ROOT, 'dist');
-const entries = { main: join(dist, 'cli', 'main.js'), engine_thread: join(dist, 'client', 'engine_thread.js') };
+const entries = {
+  main: join(dist, 'cli', 'main.js'),
+  engine_thread: join(dist, 'client', 'engine_thread.js'),
+  gateway_main: join(dist, 'fleet', 'gateway', 'gateway_main.js'),
+};
 
 const build = await rolldown({ input: entries, platform: 'node', logLevel: 'warn' });
 const { output } = await build.generate({
@@ -26,6 +30,6 @@ const inAscii = (code) =>
 // Names of chunks change with their content, and what nothing imports any more would stay.
 rmSync(BUNDLE, { recursive: true, force: true });
 mkdirSync(BUNDLE, { recursive: true });
-// All in one folder, because the engine's thread is looked for beside the file that starts it.
+// All in one folder, because the engine's thread and the gateway are looked for beside the file that starts them.
 for (const { fileName, code } of output) writeFileSync(join(BUNDLE, fileName), inAscii(code));
 writeFileSync(join(BUNDLE, 'package.json'), '{ "type": "commonjs" }\n');

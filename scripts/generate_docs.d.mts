@@ -3,6 +3,7 @@ export interface DocTables {
   readonly flags: { describeFlags(): string };
   readonly metrics: { describeMetrics(): string };
   readonly ops: { describeOps(): string };
+  readonly fleetFile: { describeFleetFile(): string };
   readonly errors: {
     readonly ERRORS: Readonly<
       Record<

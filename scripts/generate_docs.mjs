@@ -1,5 +1,5 @@
 /**
- * Writes the pages of docs/ that come from tables of the sources: flags, metrics, ops, errors. `npm run docs`; a test fails
+ * Writes the pages of docs/ that come from tables of the sources: flags, metrics, ops, errors, the fleet file. `npm run docs`; a test fails
  * when a page differs from its table.
  */
 import { writeFileSync } from 'node:fs';
@@ -13,6 +13,7 @@ export const TABLES = {
   metrics: 'metrics/describe',
   ops: 'ops/describe',
   errors: 'base/errors',
+  fleetFile: 'fleet/spec/describe',
 };
 
 function errorsPage(errors) {
@@ -39,12 +40,13 @@ function page(title, source, body) {
 }
 
 /** File name in docs/ -> text, from the modules named in {@link TABLES}. */
-export function renderPages({ flags, metrics, ops, errors }) {
+export function renderPages({ flags, metrics, ops, errors, fleetFile }) {
   return {
     'flags.md': page('Flags', 'src/config/flags.ts', flags.describeFlags()),
     'metrics.md': page('Metrics', 'src/metrics/definitions.ts', metrics.describeMetrics()),
     'ops.md': page('Operations', 'src/ops', ops.describeOps()),
     'errors.md': errorsPage(errors.ERRORS),
+    'fleet_file.md': page('The fleet file', 'src/fleet/spec/kinds', fleetFile.describeFleetFile()),
   };
 }
 

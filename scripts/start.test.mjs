@@ -54,6 +54,7 @@ describe('set-up of a clone', () => {
       `import { word } from '../base/word.ts';\nconsole.log(word, process.argv.slice(2).join());\n`,
     );
     write('src/client/engine_thread.ts', `export { word } from '../base/word.ts';\n`);
+    write('src/fleet/gateway/gateway_main.ts', `export { word } from '../../base/word.ts';\n`);
     write(
       'native/build.mjs',
       `import { mkdirSync, writeFileSync } from 'node:fs';

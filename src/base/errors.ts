@@ -151,11 +151,77 @@ export const ERRORS = {
     doc: 'The model disagrees with its golden file beyond the tolerance.',
   },
   // the fleet
+  fleet_running: {
+    status: 409,
+    type: 'Conflict',
+    exitCode: 75,
+    doc: 'Another supervisor holds the state folder.',
+  },
+  fleet_not_running: {
+    status: 503,
+    type: 'ServiceUnavailableError',
+    exitCode: 69,
+    doc: 'No supervisor answers for the state folder.',
+  },
+  fleet_state_invalid: {
+    status: 500,
+    type: 'InternalServerError',
+    exitCode: 65,
+    doc: 'The file that keeps the state of a fleet cannot be opened or read.',
+  },
+  fleet_object_unknown: {
+    status: 404,
+    type: 'NotFoundError',
+    exitCode: 1,
+    doc: 'The fleet has no service, replica or revision of this name.',
+  },
   invalid_manifest: {
     status: 400,
     type: 'BadRequestError',
     exitCode: 65,
     doc: 'A fleet file or one of its objects cannot be understood.',
+  },
+  no_ready_replica: {
+    status: 503,
+    type: 'ServiceUnavailableError',
+    exitCode: 69,
+    doc: 'No replica of the model is ready, or none became ready while the request was held.',
+  },
+  replica_failed: {
+    status: 502,
+    type: 'BadGatewayError',
+    exitCode: 69,
+    doc: 'The replicas that the request was sent to refused the connection or broke it off.',
+  },
+  replica_timeout: {
+    status: 504,
+    type: 'GatewayTimeoutError',
+    exitCode: 69,
+    doc: 'A replica was silent for longer than the idle timeout, or the route has a shorter one for the whole request.',
+  },
+  route_broken: {
+    status: 500,
+    type: 'InternalServerError',
+    exitCode: 65,
+    doc: 'A rule of a route or a step of a graph leads to nothing.',
+  },
+  model_not_allowed: {
+    status: 403,
+    type: 'PermissionDeniedError',
+    exitCode: 2,
+    doc: 'The key is not allowed to use this model, or is blocked or expired.',
+  },
+  rate_limited: {
+    status: 429,
+    type: 'TooManyRequestsError',
+    exitCode: 75,
+    doc: 'A limit of the key on requests, tokens or parallel requests is reached.',
+  },
+  budget_exceeded: {
+    status: 400,
+    type: 'budget_exceeded',
+    exitCode: 75,
+    doc: 'The budget of the key is spent.',
   },
 } as const satisfies Record<string, ErrorSpec>;
 

@@ -35,6 +35,49 @@ const COMMANDS: Readonly<Record<string, CommandRow>> = {
     doc: 'Measure latency, throughput, a server, kernels; make random models.',
     load: async () => (await import('./bench.ts')).benchCommand,
   },
+  up: {
+    doc: 'Run a fleet of servers behind one gateway.',
+    load: async () => (await import('./fleet/up.ts')).upCommand,
+  },
+  down: { doc: 'End the fleet.', load: async () => (await import('./fleet/up.ts')).downCommand },
+  get: {
+    doc: 'List services, replicas, revisions or events of the fleet.',
+    load: async () => (await import('./fleet/ask.ts')).getCommand,
+  },
+  describe: {
+    doc: 'Everything about one service of the fleet.',
+    load: async () => (await import('./fleet/ask.ts')).describeCommand,
+  },
+  logs: {
+    doc: 'What replicas and the gateway wrote.',
+    load: async () => (await import('./fleet/logs.ts')).logsCommand,
+  },
+  diff: { doc: 'What apply would change.', load: async () => (await import('./fleet/ask.ts')).diffCommand },
+  apply: {
+    doc: 'Give the fleet new or changed objects.',
+    load: async () => (await import('./fleet/ask.ts')).applyCommand,
+  },
+  delete: {
+    doc: 'Take services out of the fleet.',
+    load: async () => (await import('./fleet/ask.ts')).deleteCommand,
+  },
+  scale: {
+    doc: 'Set the replicas of a service by hand.',
+    load: async () => (await import('./fleet/ask.ts')).scaleCommand,
+  },
+  rollout: {
+    doc: 'Watch, undo, promote, pause or resume a rollout.',
+    load: async () => (await import('./fleet/ask.ts')).rolloutCommand,
+  },
+  upgrade: {
+    doc: 'Take over the running fleet with this version.',
+    load: async () => (await import('./fleet/up.ts')).upgradeCommand,
+  },
+};
+
+/** Started by other commands; nobody types them. */
+const MEMBERS: Readonly<Record<string, CommandRow['load']>> = {
+  supervise: async () => (await import('./fleet/up.ts')).superviseCommand,
 };
 
 function helpText(): string {
@@ -64,7 +107,8 @@ async function main(args: readonly string[]): Promise<number> {
     return 0;
   }
   const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
-  if (command !== undefined) return (await command.load())(rest);
+  const load = command?.load ?? (Object.hasOwn(MEMBERS, name) ? MEMBERS[name] : undefined);
+  if (load !== undefined) return (await load())(rest);
   const guess = nearestName(name, [...Object.keys(COMMANDS), 'version', 'help']);
   throw new TokenmillError('flag_invalid', `Unknown command ${JSON.stringify(name.slice(0, 80))}.`, {
     remedy: guess ? `Did you mean ${guess}?` : `Commands: ${Object.keys(COMMANDS).join(', ')}, version, help.`,

@@ -2,6 +2,7 @@
 import { COMPAT_FLAGS } from './compat_flags.ts';
 import type { Flag } from './flag_types.ts';
 import { FLAGS, GROUPS } from './flags.ts';
+import { FLEET_FLAGS } from './fleet_flags.ts';
 import { defaultText, valueText } from './help.ts';
 import { envName } from './parse.ts';
 
@@ -39,6 +40,14 @@ export function describeFlags(): string {
     RULES,
     '',
     ...groups.flat(),
+    '## Commands of a fleet',
+    '',
+    '`up`, `down`, `get`, `describe`, `logs`, `diff`, `apply`, `delete`, `scale`, `rollout` and `upgrade` take some of these; `--help` says which.',
+    '',
+    '| flag | default | environment | meaning |',
+    '|---|---|---|---|',
+    ...Object.values<Flag>(FLEET_FLAGS).map(flagRow),
+    '',
     '## Flags of vLLM without a value here',
     '',
     '| flag | what happens | why |',

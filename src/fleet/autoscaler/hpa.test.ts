@@ -1,9 +1,8 @@
-import { readFileSync } from 'node:fs';
-import { gunzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { decideHpa, type HpaPolicy } from './hpa.ts';
 import { type BehaviorSpec, defaultBehavior, type ScalingBehavior, tolerances } from './hpa_behavior.ts';
 import type { HpaMemory } from './hpa_memory.ts';
+import { histories } from './testdata/histories.ts';
 
 interface Tick {
   t: number;
@@ -20,14 +19,6 @@ interface History {
   spec: { behavior: BehaviorSpec | null; max: number; metrics: { type: 'AverageValue' | 'Value'; target: number }[] };
   effective: { min: number; tolUp: number; tolDown: number; behavior: ScalingBehavior | null };
   ticks: Tick[];
-}
-
-function histories(name: string): History[] {
-  const text = gunzipSync(readFileSync(new URL(`testdata/${name}`, import.meta.url))).toString();
-  return text
-    .trim()
-    .split('\n')
-    .map((line) => JSON.parse(line) as History);
 }
 
 function policyOf({ spec, effective }: History): HpaPolicy {
@@ -73,7 +64,7 @@ function replay(history: History): Record<string, unknown>[] {
 
 describe('HorizontalPodAutoscaler', () => {
   // The alpha gate that lets the HPA itself go to zero is not covered.
-  const recorded = histories('hpa.jsonl.gz').filter(({ scaleToZeroGate }) => !scaleToZeroGate);
+  const recorded = histories<History>('hpa').filter(({ scaleToZeroGate }) => !scaleToZeroGate);
 
   it('decides as the real controller did, every field of every tick', () => {
     expect(recorded.length).toBeGreaterThan(100);

@@ -1,7 +1,8 @@
 /**
- * The HorizontalPodAutoscaler of Kubernetes (autoscaling/v2, read at 1.36.3) for external metrics: one evaluation as a function
- * of what is seen and what is remembered. Replayed against histories of the real controller, field by field (hpa.test.ts).
- * Resource, Pods and Object metrics and the alpha gate HPAScaleToZero are not covered.
+ * The HorizontalPodAutoscaler of Kubernetes (autoscaling/v2, read at 1.36.3) for external and resource metrics: one evaluation as
+ * a function of what is seen and what is remembered. Replayed for external metrics against histories of the real controller,
+ * field by field (hpa.test.ts). Resource metrics know ready pods and others, not which pods lack a measurement; Pods and Object
+ * metrics and the alpha gate HPAScaleToZero are not covered.
  */
 import { type ScalingBehavior, scaleDownLimit, scaleUpLimit, tolerances } from './hpa_behavior.ts';
 import { type HpaMemory, initialMemory, rescaled, stabilized, stabilizedWithBehavior } from './hpa_memory.ts';
@@ -65,19 +66,12 @@ export function decideHpa(
   if (replicas === 0) {
     return keep(withCondition(before, 'active', '-ScalingDisabled'), replicas, false, NO_TRACE);
   }
-  if (replicas > policy.maxReplicas) {
-    const reason = 'Current number of replicas above Spec.MaxReplicas';
+  const within = bounded(replicas, policy.minReplicas, policy.maxReplicas);
+  if (within.beyond !== null) {
+    const side = within.beyond === 'most' ? 'above Spec.MaxReplicas' : 'below Spec.MinReplicas';
+    const reason = `Current number of replicas ${side}`;
     return change(policy, before, observed, now, {
-      replicas: policy.maxReplicas,
-      reason,
-      failed: false,
-      trace: NO_TRACE,
-    });
-  }
-  if (replicas < policy.minReplicas) {
-    const reason = 'Current number of replicas below Spec.MinReplicas';
-    return change(policy, before, observed, now, {
-      replicas: policy.minReplicas,
+      replicas: within.replicas,
       reason,
       failed: false,
       trace: NO_TRACE,
@@ -134,23 +128,26 @@ interface Normalized {
 function normalize(policy: HpaPolicy, memory: HpaMemory, current: number, wanted: number, now: number): Normalized {
   const stable = stabilized(memory, wanted, now, DOWNSCALE_WINDOW_MS);
   const limit = Math.max(2 * current, 4);
-  const most = Math.min(policy.maxReplicas, limit);
-  const replicas = Math.min(most, Math.max(policy.minReplicas, stable.replicas));
-  const why =
-    stable.replicas < policy.minReplicas
-      ? 'TooFewReplicas'
-      : stable.replicas > most
-        ? policy.maxReplicas > limit
-          ? 'ScaleUpLimit'
-          : 'TooManyReplicas'
-        : '-DesiredWithinRange';
+  const { replicas, beyond } = bounded(stable.replicas, policy.minReplicas, Math.min(policy.maxReplicas, limit));
+  const above = policy.maxReplicas > limit ? 'ScaleUpLimit' : 'TooManyReplicas';
+  const why = beyond === 'least' ? 'TooFewReplicas' : beyond === 'most' ? above : '-DesiredWithinRange';
   const able = stable.replicas === wanted ? 'ReadyForNewScale' : 'ScaleDownStabilized';
   return {
-    replicas: stable.replicas < policy.minReplicas ? policy.minReplicas : replicas,
+    replicas,
     stabilized: stable.replicas,
     limit,
     memory: withCondition(withCondition(stable.memory, 'able', able), 'limited', why),
   };
+}
+
+/** Held between two bounds, and which one it was beyond. */
+function bounded(
+  count: number,
+  least: number,
+  most: number,
+): { readonly replicas: number; readonly beyond: 'least' | 'most' | null } {
+  if (count < least) return { replicas: least, beyond: 'least' };
+  return count > most ? { replicas: most, beyond: 'most' } : { replicas: count, beyond: null };
 }
 
 function normalizeWithBehavior(

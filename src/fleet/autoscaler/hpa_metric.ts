@@ -1,10 +1,13 @@
-/** Replicas that one external metric asks of the HorizontalPodAutoscaler (Kubernetes 1.36.3, replica_calculator.go). */
+/** Replicas that one metric asks of the HorizontalPodAutoscaler (Kubernetes 1.36.3, replica_calculator.go). */
 
 export interface HpaMetric {
   /** As events name it. */
   readonly name: string;
-  /** AverageValue: the target is what each replica should have. Value: what all together should have. */
-  readonly type: 'AverageValue' | 'Value';
+  /**
+   * AverageValue: the target is what each replica should have. Value: what all together should have. Resource: as AverageValue,
+   * but measured on the ready pods, so the sample is their average and the others count as 0 while it asks for more.
+   */
+  readonly type: 'AverageValue' | 'Value' | 'Resource';
   /** In thousandths, as samples. */
   readonly target: number;
 }
@@ -36,10 +39,23 @@ export function metricReplicas(
     // The controller divides as unsigned: a sum below zero asks for all there can be.
     return usage < 0 ? MAX_INT32 : int32(Math.ceil(usage / metric.target));
   }
+  if (metric.type === 'Resource') return resourceReplicas(usage / metric.target, counts, within);
   const ratio = usage / metric.target;
   if (counts.replicas === 0) return int32(Math.ceil(ratio));
   if (within(ratio)) return counts.replicas;
   return counts.pods === 0 ? null : int32(Math.ceil(ratio * counts.readyPods));
+}
+
+function resourceReplicas(
+  ratio: number,
+  { replicas, pods, readyPods }: ReplicaCounts,
+  within: (ratio: number) => boolean,
+): MetricOutcome {
+  if (readyPods === 0) return null;
+  if (ratio <= 1 || pods <= readyPods) return within(ratio) ? replicas : int32(Math.ceil(ratio * readyPods));
+  const withUnready = (ratio * readyPods) / pods;
+  if (withUnready < 1 || within(withUnready)) return replicas;
+  return Math.max(replicas, int32(Math.ceil(withUnready * pods)));
 }
 
 function int32(count: number): number {

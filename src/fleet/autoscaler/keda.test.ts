@@ -1,9 +1,8 @@
-import { readFileSync } from 'node:fs';
-import { gunzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { pollKeda, queryKeda } from './keda.ts';
 import { kedaPolicy, type ScaledObjectSpec } from './keda_policy.ts';
 import { initialKedaMemory, type KedaMemory } from './keda_status.ts';
+import { histories } from './testdata/histories.ts';
 
 interface Tick {
   t: number;
@@ -21,14 +20,6 @@ interface History {
   created: number;
   spec: ScaledObjectSpec;
   ticks: Tick[];
-}
-
-function histories(name: string): History[] {
-  const text = gunzipSync(readFileSync(new URL(`testdata/${name}`, import.meta.url))).toString();
-  return text
-    .trim()
-    .split('\n')
-    .map((line) => JSON.parse(line) as History);
 }
 
 /** The recorded outputs of each tick, as this program gives them. */
@@ -68,7 +59,7 @@ function recorded({ status: { conditions, lastActive, health, activity } }: Keda
 }
 
 describe('KEDA', () => {
-  const all = histories('keda.jsonl.gz');
+  const all = histories<History>('keda');
 
   it('decides and answers as the real operator did, every field of every tick', () => {
     expect(all.length).toBeGreaterThan(100);

@@ -11,6 +11,8 @@ import { fromMilli } from './milli.ts';
 export interface KedaObserved extends TargetCounts {
   /** What each trigger would answer now, by its place among all; null = it fails. */
   readonly values: readonly (number | null)[];
+  /** Of triggers that say by themselves whether they are active, whatever their value is (cron). */
+  readonly activity?: ReadonlyMap<number, boolean>;
 }
 
 export interface KedaPollObserved extends KedaObserved {
@@ -150,7 +152,7 @@ function askAll(
   let round = status;
   for (const trigger of lastFirst(triggers)) {
     const known = trigger.useCachedMetrics ? cached?.[trigger.metric] : undefined;
-    const raw = known ?? asked(trigger, observed.values[trigger.index] ?? null);
+    const raw = known ?? asked(trigger, observed.values[trigger.index] ?? null, observed.activity?.get(trigger.index));
     const step = withFallback(policy, trigger, raw, observed, round);
     round = step;
     outcomes.set(trigger, step.outcome);
@@ -235,10 +237,10 @@ function whenInactive(
   return idle;
 }
 
-/** Go's spellings of false; anything else that is there, '' included, means yes. */
 const FALSE = ['0', 'f', 'F', 'false', 'FALSE', 'False'];
 
-function annotated(annotations: KedaPollObserved['annotations'], name: string): boolean {
+/** An annotation that is there and is not one of Go's spellings of false, '' included, means yes. */
+export function annotated(annotations: KedaPollObserved['annotations'], name: string): boolean {
   return Object.hasOwn(annotations, name) && !FALSE.includes(annotations[name] as string);
 }
 

@@ -10,8 +10,8 @@ export interface TargetCounts {
 }
 
 /** What a trigger said; value null = it failed. */
-export function asked(trigger: KedaTrigger, value: number | null): MetricOutcome {
-  const active = value !== null && value > trigger.activationThreshold;
+export function asked(trigger: KedaTrigger, value: number | null, isActive?: boolean): MetricOutcome {
+  const active = value !== null && (isActive ?? value > trigger.activationThreshold);
   return { value: value === null ? null : toMilli(value), active, fallback: false };
 }
 

@@ -5,6 +5,8 @@ import { toMilli } from './milli.ts';
 
 export type MetricType = 'AverageValue' | 'Value';
 
+export const DEFAULT_MAX_REPLICAS = 100;
+
 export interface FallbackPolicy {
   /** Failures in a row that are still errors. */
   readonly failureThreshold: number;
@@ -83,9 +85,11 @@ export interface TriggerSpec {
 }
 
 const DEFAULT_COOLDOWN_S = 300;
-const DEFAULT_MAX_REPLICAS = 100;
 
-const METRIC_TRIGGER = 'prometheus';
+const CRON_TRIGGER = 'cron';
+
+/** Triggers with one: KEDA calls it `s0-prometheus`. */
+const METRIC_TRIGGERS: readonly string[] = ['prometheus', CRON_TRIGGER];
 
 /** Triggers without a metric of KEDA's own. */
 const RESOURCE_TRIGGERS: readonly string[] = ['cpu', 'memory'];
@@ -122,8 +126,11 @@ function admit({ idleReplicaCount, minReplicaCount, maxReplicaCount, fallback, t
   const names = triggers.flatMap(({ name }) => (name ? [name] : []));
   const twice = names.find((name, at) => names.indexOf(name) !== at);
   if (twice !== undefined) refuse(`two triggers are named "${twice}"`);
-  const unknown = triggers.find(({ type }) => type !== METRIC_TRIGGER && !RESOURCE_TRIGGERS.includes(type));
-  if (unknown) refuse(`trigger type "${unknown.type}" is not supported (prometheus, cpu, memory are)`);
+  const unknown = triggers.find(({ type }) => !METRIC_TRIGGERS.includes(type) && !RESOURCE_TRIGGERS.includes(type));
+  if (unknown)
+    refuse(
+      `trigger type "${unknown.type}" is not supported (${[...METRIC_TRIGGERS, ...RESOURCE_TRIGGERS].join(', ')} are)`,
+    );
 }
 
 function triggerPolicy(trigger: TriggerSpec, index: number): KedaTrigger {
@@ -131,8 +138,9 @@ function triggerPolicy(trigger: TriggerSpec, index: number): KedaTrigger {
     index,
     metric: `s${index}-${trigger.type}`,
     name: trigger.name ?? '',
-    metricType: trigger.metricType ?? 'AverageValue',
-    target: toMilli(trigger.threshold),
+    // A cron trigger answers with replicas.
+    metricType: trigger.type === CRON_TRIGGER ? 'AverageValue' : (trigger.metricType ?? 'AverageValue'),
+    target: trigger.type === CRON_TRIGGER ? 1000 : toMilli(trigger.threshold),
     activationThreshold: trigger.activationThreshold ?? 0,
     useCachedMetrics: trigger.useCachedMetrics ?? false,
   };

@@ -2,7 +2,7 @@
  * What the control loop remembers, sees and does. `decideService` (decide.ts) is a pure function from the first two to the third;
  * the supervisor carries it out for processes, the simulator in virtual time. All of it is JSON: the memory outlives the process.
  */
-import type { ServiceRoute } from '../gateway/routing_table.ts';
+import type { RevisionStats, ServiceRoute } from '../gateway/routing_table.ts';
 import type { ReplicaTemplate } from '../spec/fleet_spec.ts';
 
 /** Memory of one service. */
@@ -20,11 +20,15 @@ export interface ServiceState {
   readonly replicasPinned: number | null;
   /** Of the revision that is made next. */
   readonly nextRevision: number;
+  /** What the start that was refused last lacked (`memory for llama-00002`), so that its event comes once; null = none was. */
+  readonly blocked: string | null;
 }
 
 export interface RevisionState {
   /** `NAME-00001`, or the name of a canary. */
   readonly id: string;
+  /** Name of the entry of `canaries` it was made for; it keeps that name when it becomes the stable one. */
+  readonly canary: string | null;
   /** Of the template, SHA-256 in hex. */
   readonly hash: string;
   readonly template: ReplicaTemplate;
@@ -42,12 +46,16 @@ export interface Registers {
 
 export interface RolloutState {
   readonly phase: 'idle' | 'progressing' | 'paused' | 'promoting' | 'rollingBack' | 'failed';
+  /** Revision that is to get all replicas: the stable one when nothing rolls. */
+  readonly target: string | null;
+  /** The machine had no room for both revisions: each new replica takes the place of an old one until this rollout ends. */
+  readonly inPlace: boolean;
   /** Index into `RolloutSpec.steps`. */
   readonly step: number;
   readonly stepAt: number;
   /** Last time something got better, ms: what the progress deadline counts from. */
   readonly progressAt: number;
-  /** Of the sequential test; null = none runs. */
+  /** Of the sequential tests, by revision; null = none runs. */
   readonly analysis: unknown;
   readonly reason: string;
 }
@@ -82,8 +90,48 @@ export interface ReplicaObserved {
   readonly inFlight: number;
 }
 
+/** What `decideService` sees. Actions of its last decision are done: a started replica is `starting`, a stopped one `draining`. */
+export interface ServiceObserved {
+  readonly replicas: readonly ReplicaObserved[];
+  /** By revision, as the gateway counted. */
+  readonly revisions: Readonly<Record<string, RevisionStats>>;
+  /** null = not known: every start is allowed. */
+  readonly machine: MachineObserved | null;
+}
+
+/** What a footprint is made of; null = not known, and then nothing is held back for it. */
+export interface Footprint {
+  readonly cpuMilli: number | null;
+  readonly memoryBytes: number | null;
+}
+
+export interface MachineObserved {
+  /** Of the machine less what every replica alive has or will take (`freeOf`), those of other services included. */
+  readonly freeCpuMilli: number;
+  readonly freeMemoryBytes: number;
+  /** By revision, where its template says null: from the model's plan or as measured. */
+  readonly footprints: Readonly<Record<string, Footprint>>;
+}
+
+/** What a person asks of one service. Asked twice, each does what it does once. */
+export type ServiceCommand =
+  /** Back to `to`, or null: to the stable revision of an unfinished rollout, else to the one before. */
+  | { readonly kind: 'undo'; readonly to: string | null }
+  /** No further steps, pauses or judgement. */
+  | { readonly kind: 'promote' }
+  | { readonly kind: 'pause' }
+  | { readonly kind: 'resume' }
+  /** null: the scaling rule rules again. */
+  | { readonly kind: 'scale'; readonly replicas: number | null };
+
 export type Action =
-  | { readonly kind: 'start'; readonly service: string; readonly revision: string; readonly count: number; readonly asleep: boolean }
+  | {
+      readonly kind: 'start';
+      readonly service: string;
+      readonly revision: string;
+      readonly count: number;
+      readonly asleep: boolean;
+    }
   /** Leaves the table at once, then pre-stop delay, SIGTERM, SIGKILL after the grace. */
   | { readonly kind: 'stop'; readonly replica: string; readonly reason: string }
   | { readonly kind: 'sleep'; readonly replica: string }

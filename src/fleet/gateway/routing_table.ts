@@ -66,6 +66,7 @@ export interface ServiceStats {
 }
 
 export interface RevisionStats {
+  /** That ended, in whatever way, errors among them: an error and its request are counted together. */
   readonly requests: number;
   /** Answers of 5xx, broken streams, timeouts; a client that leaves is none. */
   readonly errors: number;

@@ -122,8 +122,19 @@ export type ScalingRule =
 /** A signal of the fleet by name (`autoscaler/signals.ts` has the table) or a query over its samples. */
 export type TriggerQuery =
   | { readonly kind: 'promql'; readonly query: string; readonly ignoreNullValues: boolean }
-  | { readonly kind: 'cron'; readonly timezone: string; readonly start: string; readonly end: string; readonly desired: number }
-  | { readonly kind: 'resource'; readonly resource: 'cpu' | 'memory'; readonly target: number; readonly utilization: boolean }
+  | {
+      readonly kind: 'cron';
+      readonly timezone: string;
+      readonly start: string;
+      readonly end: string;
+      readonly desired: number;
+    }
+  | {
+      readonly kind: 'resource';
+      readonly resource: 'cpu' | 'memory';
+      readonly target: number;
+      readonly utilization: boolean;
+    }
   | { readonly kind: 'signal'; readonly signal: string };
 
 export interface SignalTarget {
@@ -259,7 +270,12 @@ export interface GatewaySpec {
   readonly host: string;
   readonly port: number;
   /** Of the external OpenAI-compatible servers that fallbacks may name. */
-  readonly externals: readonly { readonly name: string; readonly url: string; readonly model: string; readonly keyEnv: string | null }[];
+  readonly externals: readonly {
+    readonly name: string;
+    readonly url: string;
+    readonly model: string;
+    readonly keyEnv: string | null;
+  }[];
   /** Weights of the picker's scorers by name (`pick/scorers.ts`). */
   readonly scorers: Readonly<Record<string, number>>;
   /** Names of priorities (InferenceObjective). */
