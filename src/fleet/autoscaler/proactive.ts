@@ -40,7 +40,7 @@ const STAY_SHARE = 0.05;
 /** As the HorizontalPodAutoscaler has it: no change for so little. */
 const TOLERANCE = 0.1;
 /** Requests expected within the start time that are worth a replica. */
-const WORTH_WAKING = 0.5;
+const WORTH_WAKING = 0.15;
 
 const NOTHING: ProactiveMemory = {
   nextAt: 0,
