@@ -69,6 +69,10 @@ const COMMANDS: Readonly<Record<string, CommandRow>> = {
     doc: 'Watch, undo, promote, pause or resume a rollout.',
     load: async () => (await import('./fleet/ask.ts')).rolloutCommand,
   },
+  simulate: {
+    doc: 'What a fleet would do to a day of requests, in virtual time.',
+    load: async () => (await import('./fleet/simulate.ts')).simulateCommand,
+  },
   upgrade: {
     doc: 'Take over the running fleet with this version.',
     load: async () => (await import('./fleet/up.ts')).upgradeCommand,

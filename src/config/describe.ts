@@ -2,7 +2,7 @@
 import { COMPAT_FLAGS } from './compat_flags.ts';
 import type { Flag } from './flag_types.ts';
 import { FLAGS, GROUPS } from './flags.ts';
-import { FLEET_FLAGS } from './fleet_flags.ts';
+import { FLEET_FLAGS, SIMULATE_FLAGS } from './fleet_flags.ts';
 import { defaultText, valueText } from './help.ts';
 import { envName } from './parse.ts';
 
@@ -47,6 +47,12 @@ export function describeFlags(): string {
     '| flag | default | environment | meaning |',
     '|---|---|---|---|',
     ...Object.values<Flag>(FLEET_FLAGS).map(flagRow),
+    '',
+    'Those of `simulate`:',
+    '',
+    '| flag | default | environment | meaning |',
+    '|---|---|---|---|',
+    ...Object.values<Flag>(SIMULATE_FLAGS).map(flagRow),
     '',
     '## Flags of vLLM without a value here',
     '',

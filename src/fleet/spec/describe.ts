@@ -28,7 +28,7 @@ models:
   - name: llama
     model: meta-llama/Llama-3.2-1B-Instruct
     args: [--quantization, int4, --max-model-len, 8k]
-    replicas: {min: 0, max: 4, standby: 1}
+    replicas: {min: 0, max: 4}
     scaling: {ttftP95Ms: 800, tpotP95Ms: 60, idle: 10m}
   - name: small                 # no model: the embedded one
     replicas: 2

@@ -53,7 +53,8 @@ const REPLICAS = object({
   max: required(int({ min: 1 }), 'Most.'),
   standby: optional(
     int({ min: 0 }),
-    'Replicas kept asleep beside those that serve: weights mapped, no KV cache. They wake in far less than a start. Default 0.',
+    'Replicas kept asleep beside those that serve: weights mapped, no KV cache. They wake in far less than a start. Only ' +
+      '`simulate` knows them yet: `tokenmill serve` cannot sleep, and `up` says so and does without. Default 0.',
   ),
 });
 
