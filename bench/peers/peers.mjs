@@ -2,7 +2,7 @@
  * Tokenmill and node-llama-cpp on the same weights, threads and prompts, in turns, in the same run.
  *
  *   npm run bench:peers -- [--models smol-135m,llama-1b] [--formats bf16,int8,int4] [--rounds 3] [--threads N]
- *                          [--scenarios 'decode 1,prefill 512'] [--output-len 24] [--modes] [--write]
+ *                          [--scenarios 'decode 1,prefill 512'] [--output-len 64] [--modes] [--write]
  *
  * Installs the peer into .cache/peers and writes random models to .cache/models on first use. `--modes` also compares ways of
  * batching. `--write` puts the tables into docs/performance.md, between their markers.
@@ -30,7 +30,7 @@ function options() {
       rounds: { type: 'string', default: '3' },
       threads: { type: 'string' },
       scenarios: { type: 'string' },
-      'output-len': { type: 'string', default: '24' },
+      'output-len': { type: 'string', default: '64' },
       modes: { type: 'boolean', default: false },
       write: { type: 'boolean', default: false },
     },

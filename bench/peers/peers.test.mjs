@@ -8,12 +8,13 @@ const model = { shape: 'm', elements: 1e9, headElements: 1e8 };
 describe('rates', () => {
   it('of a decode leave every prefill out', () => {
     const scenario = { kind: 'decode', sequences: 2, promptLen: 4, outputLen: 3 };
-    // The second sequence has its first token at 200: what came before does not count.
+    // The second sequence has its first token at 200, the first one its last at 300: only what lies between counts.
     const times = [
       [100, 150, 300],
       [200, 250, 400],
     ];
-    expect(rate(scenario, 0, times)).toBe(3 / 0.2);
+    expect(rate(scenario, 0, times)).toBe(2 / 0.1);
+    expect(() => rate(scenario, 0, [[100, 150], [200, 250]])).toThrow('--output-len');
   });
 
   it('of a prefill are prompt tokens until the first token', () => {

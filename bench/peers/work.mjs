@@ -40,13 +40,15 @@ export function prompt(run, sequence, length) {
 
 /**
  * Tokens a second. Prefill: prompt tokens until the first token. Decode: tokens that come after every sequence has its
- * first, so that no prefill is in the figure. `times` holds the times of each sequence's tokens in ms.
+ * first and until one has its last, so that all are at work and no prefill is in the figure. `times` holds the times of each
+ * sequence's tokens in ms.
  */
 export function rate(scenario, startMs, times) {
   if (scenario.kind === 'prefill') return scenario.promptLen / ((times[0][0] - startMs) / 1000);
   const fromMs = Math.max(...times.map(([first]) => first));
-  const counted = times.flat().filter((time) => time > fromMs).length;
-  const untilMs = Math.max(...times.map((sequence) => sequence.at(-1)));
+  const untilMs = Math.min(...times.map((sequence) => sequence.at(-1)));
+  if (untilMs <= fromMs) throw new Error('some sequences ended before all had begun: give a larger --output-len');
+  const counted = times.flat().filter((time) => time > fromMs && time <= untilMs).length;
   return counted / ((untilMs - fromMs) / 1000);
 }
 

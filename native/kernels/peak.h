@@ -42,10 +42,18 @@ inline double peak_i8(int64_t iterations, float* sink) {
 
 #if defined(MILL_AMX)
 
-// Two by two tiles, as in linear_amx.h.
+// Two by two tiles, as in linear_amx.h, of numbers whose bits differ: with zeros the processor runs a fifth faster than in any
+// product that is of use.
 template <bool BF16>
 inline double peak_tiles(int64_t iterations, float* sink) {
-  alignas(64) uint32_t data[16 * 16] = {};
+  alignas(64) uint32_t data[16 * 16];
+  uint32_t bits = 1;
+  for (uint32_t& pair : data) {
+    bits = bits * 1664525u + 1013904223u;
+    const uint32_t both = bits >> 16 | bits << 16;
+    // bf16: of 1 to 2 with either sign.
+    pair = BF16 ? (both & 0x807f807fu) | 0x3f803f80u : both;
+  }
   TileBlock::begin(16);
   TileBlock block;
   block.zero();
