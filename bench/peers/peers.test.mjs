@@ -14,7 +14,12 @@ describe('rates', () => {
       [200, 250, 400],
     ];
     expect(rate(scenario, 0, times)).toBe(2 / 0.1);
-    expect(() => rate(scenario, 0, [[100, 150], [200, 250]])).toThrow('--output-len');
+    expect(() =>
+      rate(scenario, 0, [
+        [100, 150],
+        [200, 250],
+      ]),
+    ).toThrow('--output-len');
   });
 
   it('of a prefill are prompt tokens until the first token', () => {
