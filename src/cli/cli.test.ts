@@ -50,7 +50,20 @@ describe('usage', () => {
     const commands = [...stdout.matchAll(/^ {2}([a-z]+) {2,}/gm)]
       .map(([, name]) => name!)
       .filter((name) => name !== 'version');
-    const fleet = ['up', 'down', 'get', 'describe', 'logs', 'diff', 'apply', 'delete', 'scale', 'rollout', 'upgrade'];
+    const fleet = [
+      'up',
+      'down',
+      'get',
+      'describe',
+      'logs',
+      'diff',
+      'apply',
+      'delete',
+      'scale',
+      'rollout',
+      'simulate',
+      'upgrade',
+    ];
     expect(commands).toEqual(['serve', 'chat', 'run', 'pull', 'plan', 'doctor', 'verify', 'bench', ...fleet]);
     for (const name of commands) {
       const help = await tokenmill([name, '--help']);

@@ -288,8 +288,9 @@ function largest(row: Float32Array): number {
 
 type Judged = Errors & Pick<VerifyReport, 'prompts' | 'againstReference'>;
 
-/** Levels whose bf16 instructions take activations in bf16. */
+/** Levels whose bf16 instructions take activations in bf16: all of them in linears, AMX also queries and weights of attention. */
 const ROUNDS_ACTIVATIONS = /^(avx512_bf16|amx|neon_i8mm)/;
+const ROUNDS_ATTENTION = /^amx/;
 
 /** What exceeds the tolerance of the mode; the bounds are those of the golden files' README. */
 function judge(options: VerifyOptions, isa: string, { bf16 }: Golden, measured: Judged): string[] {
@@ -309,7 +310,10 @@ function judge(options: VerifyOptions, isa: string, { bf16 }: Golden, measured: 
     const coarse =
       options.kvDType.startsWith('fp8') && options.weightDType === 'bfloat16' && ROUNDS_ACTIVATIONS.test(isa);
     const flips = coarse ? measured : { meanKl: 0, maxKl: 0 };
-    atMost(`mean KL${what}`, rounded.meanKl, Math.max(2 * bf16.meanKl, flips.meanKl / 2));
+    // The reference keeps queries and weights of attention in fp32. Where they are rounded to bf16, int8 roundings after them flip: up to
+    // 2.9 times what rounding to bf16 costs, on the golden models; the distance to fp32 logits stays what it was.
+    const times = quantized && options.kvDType === 'bfloat16' && ROUNDS_ATTENTION.test(isa) ? 4 : 2;
+    atMost(`mean KL${what}`, rounded.meanKl, Math.max(times * bf16.meanKl, flips.meanKl / 2));
     atMost(`max KL${what}`, rounded.maxKl, Math.max(4 * bf16.maxKl, flips.maxKl));
   }
   for (const prompt of measured.prompts) {
