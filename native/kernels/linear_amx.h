@@ -19,10 +19,14 @@ constexpr int64_t kPairRows = 2 * kTileRows;
 // A slice of the rows of a block stays in the second cache while a group of panels passes by, and so do the results of all of
 // them; of the panels a pair at a time. What comes next is asked for meanwhile: beyond that cache a core reads a tenth of
 // what its tiles could take.
-constexpr int64_t kSliceTiles = 32;
+constexpr int64_t kSliceTiles = TileBlock::kSliceTiles;
 constexpr int64_t kSliceBytes = kSliceTiles * kTileBytes;
-constexpr int64_t kBlockRows = 256;
-constexpr int64_t kGroupPanels = 16;
+// A pair of rows has kParts steps in a slice, and so has a pair of panels.
+constexpr int64_t kParts = TileBlock::kParts;
+constexpr int64_t kBlockRows = kParts * kPairRows;
+constexpr int64_t kGroupPanels = kParts * 2;
+// Lines that each tile of k asks for, of rows and of panels alike: in kParts steps the next slice of a pair.
+constexpr int64_t kAheadLines = 2 * kTileBytes / 64 / kParts;
 // Tiles of k by which a few rows ask for weights ahead of their use.
 constexpr int64_t kAheadTiles = 4;
 constexpr int64_t kRowsI4Tiles = 16;
@@ -87,10 +91,6 @@ MILL_INLINE void multiply_tile(const TileStreams& from, int64_t at, TileBlock& b
   if (ROWS) block.load_x(1, from.x + from.x_stride + at);
   block.multiply<BF16>(ROWS, COLUMNS);
 }
-
-// A pair of rows has kParts steps in a slice, and so has a pair of panels.
-constexpr int64_t kParts = 8, kAheadLines = 4;
-static_assert(kParts * kPairRows == kBlockRows && kParts * 2 == kGroupPanels && kParts * kAheadLines * kSliceTiles * 64 == 2 * kSliceBytes);
 
 // block += x w over tiles [at, at + tiles) of the step.
 template <bool BF16, bool ROWS, bool COLUMNS>

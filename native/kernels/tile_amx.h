@@ -8,6 +8,10 @@ namespace mill::MILL_ISA {
 
 class TileBlock {
  public:
+  // Of linears: tiles of k in a slice, and half the tiles of rows and of columns of a block, see linear_amx.h.
+  static constexpr int64_t kSliceTiles = 32;
+  static constexpr int64_t kParts = 8;
+
   // `rows` of each tile of x, at most 16. The configuration belongs to the thread until `end`.
   static void begin(int rows) {
     struct alignas(64) Config {

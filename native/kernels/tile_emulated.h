@@ -8,7 +8,11 @@ namespace mill::MILL_ISA {
 
 class TileBlock {
  public:
-  static void begin(int) {}
+  // Smaller blocks than on the real thing, so that small matrices have several; they do not change results.
+  static constexpr int64_t kSliceTiles = 4;
+  static constexpr int64_t kParts = 2;
+
+  static void begin(int rows) { rows_ = rows; }
   static void end() {}
 
   void zero() { __builtin_memset(result_, 0, sizeof result_); }
@@ -18,7 +22,7 @@ class TileBlock {
   void multiply(bool two_rows, bool two_columns) {
     for (int i = 0; i <= (two_rows ? 1 : 0); i++) {
       for (int j = 0; j <= (two_columns ? 1 : 0); j++) {
-        for (int row = 0; row < 16; row++) {
+        for (int row = 0; row < rows_; row++) {
           for (int column = 0; column < 16; column++) {
             if constexpr (BF16) dot_bf16(i, j, row, column, i, j);
             else dot_i8(i, j, row, column);
@@ -29,7 +33,7 @@ class TileBlock {
   }
   template <int T, int X, int Y>
   void dot_bf16() {
-    for (int row = 0; row < 16; row++) {
+    for (int row = 0; row < rows_; row++) {
       for (int column = 0; column < 16; column++) dot_bf16(T / 2, T % 2, row, column, X, Y);
     }
   }
@@ -57,6 +61,9 @@ class TileBlock {
   }
   static float low(uint32_t pair) { return Simd::flush(to_float(pair << 16)); }
   static float high(uint32_t pair) { return Simd::flush(to_float(pair & 0xffff0000u)); }
+
+  // Of the thread, as the processor's configuration is.
+  static inline thread_local int rows_ = 16;
 
   uint32_t x_[2][16][16];
   uint32_t w_[2][16][16];
