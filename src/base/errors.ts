@@ -169,6 +169,12 @@ export const ERRORS = {
     exitCode: 65,
     doc: 'The file that keeps the state of a fleet cannot be opened or read.',
   },
+  package_missing: {
+    status: 500,
+    type: 'InternalServerError',
+    exitCode: 69,
+    doc: 'An optional package that this needs is not installed; the message says which.',
+  },
   fleet_object_unknown: {
     status: 404,
     type: 'NotFoundError',

@@ -3,9 +3,9 @@
  * the gateway, the journal of events. It is written before anything is done, so that after a `kill -9` there is no process that
  * nobody knows of. One supervisor at a time holds a state folder.
  */
-import Database from 'libsql';
 import { TokenmillError } from '../../base/errors.ts';
 import type { FleetEvent, ServiceState } from '../control/fleet_state.ts';
+import { openDatabase } from '../sqlite.ts';
 import { isAlive, type ProcessIdentity } from './process_identity.ts';
 import type { ReplicaRecord } from './replica_lifecycle.ts';
 
@@ -251,13 +251,14 @@ function isSame(a: ProcessIdentity, b: ProcessIdentity): boolean {
 
 function open(path: string): Sql {
   try {
-    const sql = new Database(path, { timeout: 5000 }) as unknown as Sql;
+    const sql = openDatabase(path, { timeout: 5000 }) as unknown as Sql;
     // A write is on its way to the disk when it returns: enough against our own death, and milliseconds cheaper than a sync.
     sql.exec('PRAGMA journal_mode = WAL');
     sql.exec('PRAGMA synchronous = NORMAL');
     sql.exec(SCHEMA);
     return sql;
   } catch (error) {
+    if (error instanceof TokenmillError) throw error;
     throw new TokenmillError('fleet_state_invalid', `${path} cannot be opened: ${(error as Error).message}.`, {
       remedy:
         'It must be a folder that you may write to and a file that Tokenmill wrote; or choose another --state-dir.',

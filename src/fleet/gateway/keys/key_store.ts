@@ -1,5 +1,6 @@
 /** Virtual keys and what was used by them. Keys themselves are never stored: only their SHA-256. */
-import Database from 'libsql';
+import type Database from 'libsql';
+import { openDatabase } from '../../sqlite.ts';
 
 export interface KeyRecord {
   /** SHA-256 of the key, hex. */
@@ -144,7 +145,7 @@ export class SqliteKeyStore implements KeyStore {
 
   /** `:memory:` or a path. Throws when the file cannot be opened. */
   constructor(path: string) {
-    this.db = new Database(path);
+    this.db = openDatabase(path);
     this.db.exec('PRAGMA journal_mode = WAL');
     this.db.exec('PRAGMA synchronous = NORMAL');
     this.db.exec('PRAGMA busy_timeout = 2000');
